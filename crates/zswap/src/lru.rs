@@ -1,0 +1,123 @@
+//! The order of age, without a list.
+//!
+//! Every entry carries a stamp: the number that its area's clock had when it was stored or last given another chance. The
+//! order of stamps is the order of the LRU, so joining it, leaving it and moving to its young end are one store to the
+//! entry, with no links (the kernel's list takes 16 bytes an entry) and no other entry touched. The price is paid when
+//! somebody asks for the oldest: a scan over all stamps picks a batch of them, which is then handed out one by one. The
+//! batch is a sixteenth of the entries, so a scan reads 16 stamps for each entry written back.
+//!
+//! What is handed out is exact: entries stored after the scan are younger than all of the batch, and one that left or
+//! moved meanwhile no longer has the stamp it was picked by. A pair of offset and stamp is therefore also the identity
+//! that writeback checks again before it acts.
+//!
+//! The clock wraps. [`Lru::stamp`] says when [`AGE_LIMIT`] could soon be reached, and the area then lifts older stamps to
+//! that age: among entries that saw 2^31 later stores go by, order is lost.
+
+use crate::tree::Tree;
+
+/// The oldest age that is told apart, in stamps.
+pub(crate) const AGE_LIMIT: u32 = 1 << 31;
+/// Stamps between two checks of the limit: half of what is left above it.
+const SWEEP_EVERY: u32 = 1 << 30;
+const BATCH_SHARE: usize = 16;
+const BATCH_MIN: usize = if cfg!(shuttle) { 2 } else { 256 };
+const BATCH_MAX: usize = 1 << 16;
+
+/// An entry by identity: if the entry at `offset` still has `stamp`, it is the same one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Candidate {
+    pub offset: u32,
+    pub stamp: u32,
+}
+
+pub(crate) struct Lru {
+    clock: u32,
+    /// The oldest entries of the last scan, youngest first, so that the oldest is popped.
+    batch: Vec<Candidate>,
+}
+
+impl Lru {
+    pub(crate) fn new() -> Lru {
+        Lru::with_clock(0)
+    }
+
+    pub(crate) fn with_clock(clock: u32) -> Lru {
+        Lru { clock, batch: Vec::new() }
+    }
+
+    /// The next stamp, and whether it is time to call [`Lru::sweep`].
+    pub(crate) fn stamp(&mut self) -> (u32, bool) {
+        self.clock = self.clock.wrapping_add(1);
+        (self.clock, self.clock.is_multiple_of(SWEEP_EVERY))
+    }
+
+    fn age(&self, stamp: u32) -> u32 {
+        self.clock.wrapping_sub(stamp)
+    }
+
+    /// The oldest entry in the pool, as far as the last scan knows: the caller looks whether it still is what it was.
+    /// `None`: the tree holds no entry in the pool.
+    pub(crate) fn pop_oldest(&mut self, tree: &dyn Tree) -> Option<Candidate> {
+        if self.batch.is_empty() {
+            self.scan(tree);
+        }
+        self.batch.pop()
+    }
+
+    /// Picks the oldest entries of `tree`.
+    fn scan(&mut self, tree: &dyn Tree) {
+        let clock = self.clock;
+        let want = (tree.len() / BATCH_SHARE).clamp(BATCH_MIN, BATCH_MAX);
+        let mut batch = std::mem::take(&mut self.batch);
+        // Twice the batch, so that picking the older half is amortised over as many entries. Without memory for that the
+        // batch is as large as what there is room for.
+        if batch.try_reserve_exact(2 * want).is_err() && batch.capacity() < 2 {
+            return;
+        }
+        let want = want.min(batch.capacity() / 2);
+        let older_first = |a: &Candidate, b: &Candidate| {
+            clock.wrapping_sub(b.stamp).cmp(&clock.wrapping_sub(a.stamp)).then(a.offset.cmp(&b.offset))
+        };
+        let mut youngest_kept = 0;
+        tree.for_each_pool_stamp(&mut |offset, stamp| {
+            if clock.wrapping_sub(stamp) < youngest_kept {
+                return;
+            }
+            batch.push(Candidate { offset, stamp });
+            if batch.len() == 2 * want {
+                let (_, last, _) = batch.select_nth_unstable_by(want - 1, older_first);
+                youngest_kept = clock.wrapping_sub(last.stamp);
+                batch.truncate(want);
+            }
+        });
+        batch.sort_unstable_by(older_first);
+        batch.truncate(want);
+        batch.reverse();
+        self.batch = batch;
+    }
+
+    /// Lifts every stamp older than [`AGE_LIMIT`] to that age, before the clock comes round to it.
+    pub(crate) fn sweep(&mut self, tree: &mut dyn Tree) {
+        let floor = self.clock.wrapping_sub(AGE_LIMIT);
+        let clock = self.clock;
+        tree.map_stamps(&mut |stamp| if clock.wrapping_sub(stamp) > AGE_LIMIT { floor } else { stamp });
+        self.batch.clear();
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.batch.capacity() * size_of::<Candidate>()
+    }
+
+    /// Gives the memory of an idle batch back.
+    pub(crate) fn shrink(&mut self) {
+        if self.batch.is_empty() {
+            self.batch = Vec::new();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_older(&self, a: u32, b: u32) -> bool {
+        self.age(a) > self.age(b)
+    }
+}
