@@ -12,6 +12,14 @@
 //! What a pool can never do: hand one byte to two live handles, give back memory that a live handle covers,
 //! or grow when its [`Config::grow`] gate says no.
 
+mod registry;
+mod span;
+mod sync;
+mod zbud;
+mod zsmalloc;
+
+pub use registry::{CreateError, Driver, RegisterError, create, drivers, register, unregister};
+
 use std::sync::Arc;
 
 /// Bytes in a page. Swap slots and the x86-64 kernel's pages have this size too.
@@ -54,6 +62,17 @@ pub enum MallocError {
     NoMemory,
 }
 
+impl MallocError {
+    /// The errno that the kernel's zpool returns there.
+    pub fn errno(self) -> i32 {
+        match self {
+            MallocError::ZeroSize => libc::EINVAL,
+            MallocError::TooBig { .. } => libc::ENOSPC,
+            MallocError::NoMemory => libc::ENOMEM,
+        }
+    }
+}
+
 /// The handle names no live object of this pool, or the object is smaller than the bytes written to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BadHandle(pub Handle);
@@ -69,6 +88,19 @@ pub struct Config {
     pub chain_size: usize,
     /// See [`GrowGate`]; `None` always allows.
     pub grow: Option<GrowGate>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { chain_size: 8, grow: None }
+    }
+}
+
+impl Config {
+    /// Asks the gate.
+    pub(crate) fn may_grow(&self, pages: usize) -> bool {
+        self.grow.as_ref().is_none_or(|gate| gate(pages))
+    }
 }
 
 /// One row of a pool's statistics, the columns of ZSMALLOC_STAT's `classes` file.
