@@ -4,6 +4,16 @@
 //! holds all working memory of one thread, so that compressing a page allocates nothing. Input to
 //! [`Context::decompress`] is never trusted: damage gives an error, never a panic, never a wrong length.
 
+mod deflate;
+mod lz4;
+mod lz4hc;
+//TMP mod lzo;
+mod registry;
+mod state;
+mod zstd;
+
+pub use registry::{lookup, names};
+
 /// Bytes in a page: the only size of input there is.
 pub const PAGE_SIZE: usize = 4096;
 
@@ -34,6 +44,16 @@ pub enum LookupError {
     Unavailable(&'static str),
     /// The name is known and what stands in the brackets is not (EINVAL); the text says what is allowed.
     BadParameter(String),
+}
+
+impl LookupError {
+    /// The errno that a write of the name to the `compressor` parameter returns.
+    pub fn errno(&self) -> i32 {
+        match self {
+            LookupError::Unknown | LookupError::Unavailable(_) => libc::ENOENT,
+            LookupError::BadParameter(_) => libc::EINVAL,
+        }
+    }
 }
 
 /// A page compressor.

@@ -13,6 +13,7 @@
 //! The clock wraps. [`Lru::stamp`] says when [`AGE_LIMIT`] could soon be reached, and the area then lifts older stamps to
 //! that age: among entries that saw 2^31 later stores go by, order is lost.
 
+use crate::entry::Kind;
 use crate::tree::Tree;
 
 /// The oldest age that is told apart, in stamps.
@@ -51,10 +52,6 @@ impl Lru {
         (self.clock, self.clock.is_multiple_of(SWEEP_EVERY))
     }
 
-    fn age(&self, stamp: u32) -> u32 {
-        self.clock.wrapping_sub(stamp)
-    }
-
     /// The oldest entry in the pool, as far as the last scan knows: the caller looks whether it still is what it was.
     /// `None`: the tree holds no entry in the pool.
     pub(crate) fn pop_oldest(&mut self, tree: &dyn Tree) -> Option<Candidate> {
@@ -79,8 +76,8 @@ impl Lru {
             clock.wrapping_sub(b.stamp).cmp(&clock.wrapping_sub(a.stamp)).then(a.offset.cmp(&b.offset))
         };
         let mut youngest_kept = 0;
-        tree.for_each_pool_stamp(&mut |offset, stamp| {
-            if clock.wrapping_sub(stamp) < youngest_kept {
+        tree.for_each_stamp(&mut |offset, stamp, meta| {
+            if meta.kind() != Kind::Pool || clock.wrapping_sub(stamp) < youngest_kept {
                 return;
             }
             batch.push(Candidate { offset, stamp });
@@ -100,7 +97,23 @@ impl Lru {
     pub(crate) fn sweep(&mut self, tree: &mut dyn Tree) {
         let floor = self.clock.wrapping_sub(AGE_LIMIT);
         let clock = self.clock;
-        tree.map_stamps(&mut |stamp| if clock.wrapping_sub(stamp) > AGE_LIMIT { floor } else { stamp });
+        loop {
+            // In rounds of bounded size, because this runs under the area's lock with no memory set aside for it.
+            let mut old = [0; 256];
+            let mut found = 0;
+            tree.for_each_stamp(&mut |offset, stamp, _| {
+                if found < old.len() && clock.wrapping_sub(stamp) > AGE_LIMIT {
+                    old[found] = offset;
+                    found += 1;
+                }
+            });
+            for &offset in &old[..found] {
+                tree.update(offset, &mut |entry| entry.stamp = floor);
+            }
+            if found < old.len() {
+                break;
+            }
+        }
         self.batch.clear();
     }
 
@@ -115,9 +128,78 @@ impl Lru {
             self.batch = Vec::new();
         }
     }
+}
 
-    #[cfg(test)]
-    pub(crate) fn is_older(&self, a: u32, b: u32) -> bool {
-        self.age(a) > self.age(b)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{Entry, What};
+    use crate::tree::{TreeKind, make};
+
+    fn entry(stamp: u32) -> Entry {
+        let handle = zpool::Handle::from_raw(1).unwrap();
+        Entry { what: What::Pool { pool: 0, handle, len: 1, checksum: 0 }, referenced: false, stamp }
+    }
+
+    /// Stores, removals and second chances in any order, with the clock about to wrap: what is handed out is what a list
+    /// would hand out.
+    #[test]
+    fn hands_out_what_a_list_would() {
+        for kind in TreeKind::ALL {
+            let mut tree = make(kind);
+            let mut lru = Lru::with_clock(u32::MAX - 3000);
+            let mut list = std::collections::VecDeque::new();
+            let mut seed = 7u64;
+            let mut random = |below: u64| {
+                seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (seed >> 33) % below
+            };
+            for _ in 0..20_000 {
+                match random(4) {
+                    0 => {
+                        while let Some(candidate) = lru.pop_oldest(&*tree) {
+                            if tree.get(candidate.offset).is_some_and(|entry| entry.stamp == candidate.stamp)
+                            {
+                                assert_eq!(Some(candidate.offset), list.pop_front());
+                                tree.remove(candidate.offset);
+                                break;
+                            }
+                        }
+                    }
+                    1 => {
+                        let offset = random(3000) as u32;
+                        tree.remove(offset);
+                        list.retain(|&it| it != offset);
+                    }
+                    _ => {
+                        let offset = random(3000) as u32;
+                        let (stamp, sweep) = lru.stamp();
+                        tree.insert(offset, entry(stamp)).unwrap();
+                        list.retain(|&it| it != offset);
+                        list.push_back(offset);
+                        if sweep {
+                            lru.sweep(&mut *tree);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_sweep_keeps_the_oldest_oldest() {
+        let mut tree = make(TreeKind::Radix);
+        for offset in 0..1000 {
+            tree.insert(offset, entry(offset)).unwrap();
+        }
+        let mut lru = Lru::with_clock(AGE_LIMIT + 600);
+        lru.sweep(&mut *tree);
+        let mut lifted = 0;
+        tree.for_each(&mut |offset, entry| {
+            lifted += usize::from(entry.stamp != offset);
+            assert!(entry.stamp >= 600);
+        });
+        assert_eq!(lifted, 600);
+        assert!(lru.pop_oldest(&*tree).unwrap().offset <= 600);
     }
 }

@@ -115,7 +115,9 @@ impl Live {
             Param::Enabled => self.enabled.store(parse_bool(text)?, Relaxed),
             Param::MaxPoolPercent => self.max_pool_percent.store(parse_percent(text)?, Relaxed),
             Param::MaxPoolBytes => self.max_pool_bytes.store(parse_number(text)?, Relaxed),
-            Param::AcceptThresholdPercent => self.accept_threshold_percent.store(parse_percent(text)?, Relaxed),
+            Param::AcceptThresholdPercent => {
+                self.accept_threshold_percent.store(parse_percent(text)?, Relaxed)
+            }
             Param::MaxCompressionRatio => self.max_compression_ratio.store(parse_percent(text)?, Relaxed),
             Param::SameFilledPagesEnabled => self.same_filled_pages_enabled.store(parse_bool(text)?, Relaxed),
             Param::NonSameFilledPagesEnabled => {
@@ -147,10 +149,8 @@ impl Live {
     /// The most bytes that pool and metadata may take together, with `ram` bytes of RAM in the machine.
     pub(crate) fn max_bytes(&self, ram: u64) -> u64 {
         match self.max_pool_bytes.load(Relaxed) {
-            0 => u64::try_from(
-                u128::from(ram) * u128::from(self.max_pool_percent.load(Relaxed)) / 100,
-            )
-            .unwrap_or(u64::MAX),
+            0 => u64::try_from(u128::from(ram) * u128::from(self.max_pool_percent.load(Relaxed)) / 100)
+                .unwrap_or(u64::MAX),
             bytes => bytes,
         }
     }
@@ -185,7 +185,8 @@ fn parse_bool(text: &str) -> Result<bool, ParamError> {
 /// A percentage: `kstrtouint`, then 0 to 100.
 fn parse_percent(text: &str) -> Result<u32, ParamError> {
     let invalid = || ParamError::Invalid("a whole number from 0 to 100".into());
-    let value = parse_number(text).map_err(|error| if error == ParamError::Overflow { error } else { invalid() })?;
+    let value =
+        parse_number(text).map_err(|error| if error == ParamError::Overflow { error } else { invalid() })?;
     match u32::try_from(value) {
         Ok(percent @ 0..=100) => Ok(percent),
         Ok(_) => Err(invalid()),
@@ -236,7 +237,9 @@ mod tests {
 
     #[test]
     fn booleans_are_read_as_the_kernel_reads_them() {
-        for (text, value) in [("Y", true), ("on", true), ("1\n", true), ("N", false), ("off", false), ("true", true)] {
+        for (text, value) in
+            [("Y", true), ("on", true), ("1\n", true), ("N", false), ("off", false), ("true", true)]
+        {
             assert_eq!(parse_bool(text), Ok(value), "{text:?}");
         }
         for text in ["2x", "maybe", "perhaps", "o", "", " Y"] {

@@ -138,8 +138,10 @@ impl StatsBlock for Box<Stats> {
 impl Stats {
     /// The value now. A gauge's stripes may be below zero one by one; their sum is not, but for what is under way.
     pub fn get(&self, counter: Counter) -> u64 {
-        let sum =
-            self.stripes.iter().fold(0u64, |sum, stripe| sum.wrapping_add(stripe.0[counter as usize].load(Relaxed)));
+        let sum = self
+            .stripes
+            .iter()
+            .fold(0u64, |sum, stripe| sum.wrapping_add(stripe.0[counter as usize].load(Relaxed)));
         if sum.cast_signed() < 0 { 0 } else { sum }
     }
 

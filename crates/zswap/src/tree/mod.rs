@@ -53,13 +53,16 @@ pub(crate) trait Tree: Send + Sync {
     /// Visits offset, stamp and kind of all entries as fast as memory streams, in no promised order.
     fn for_each_stamp(&self, visit: &mut dyn FnMut(u32, u32, Meta));
 
+    /// The lowest offset of at least `from` that holds an entry.
+    fn next_at(&self, from: u32) -> Option<u32>;
+
     /// Forgets all entries and gives their memory back.
     fn clear(&mut self);
 }
 
 /// The trees there are, by the names that the `tree` parameter takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum TreeKind {
+pub enum TreeKind {
     /// `radix`
     #[default]
     Radix,
@@ -69,10 +72,10 @@ pub(crate) enum TreeKind {
 
 impl TreeKind {
     /// All of them, the default first.
-    pub(crate) const ALL: [TreeKind; 2] = [TreeKind::Radix, TreeKind::Rbtree];
+    pub const ALL: [TreeKind; 2] = [TreeKind::Radix, TreeKind::Rbtree];
 
     /// The name.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             TreeKind::Radix => "radix",
             TreeKind::Rbtree => "rbtree",
@@ -88,7 +91,7 @@ impl fmt::Display for TreeKind {
 
 /// No tree has this name (ENOENT).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct UnknownTree;
+pub struct UnknownTree;
 
 impl FromStr for TreeKind {
     type Err = UnknownTree;

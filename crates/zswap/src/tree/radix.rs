@@ -282,6 +282,34 @@ impl Tree for Radix {
         });
     }
 
+    fn next_at(&self, from: u32) -> Option<u32> {
+        // Down the path of `from`, and at each level on to the first child behind it; a path with no more children goes
+        // on at the level above.
+        let path = Path::to(from);
+        for (upper, high) in self.root.child.iter().zip(0u32..).skip(path.root) {
+            let Some(upper) = upper.as_deref() else { continue };
+            let at_root = high as usize == path.root;
+            for (lower, middle) in
+                upper.child.iter().zip(high << NODE_BITS..).skip(if at_root { path.upper } else { 0 })
+            {
+                let Some(lower) = lower.as_deref() else { continue };
+                let at_upper = at_root && middle as usize % NODE == path.upper;
+                for (leaf, low) in
+                    lower.child.iter().zip(middle << NODE_BITS..).skip(if at_upper { path.lower } else { 0 })
+                {
+                    let Some(leaf) = leaf.as_deref() else { continue };
+                    let at_lower = at_upper && low as usize % NODE == path.lower;
+                    let below = if at_lower { (1u64 << path.place) - 1 } else { 0 };
+                    let left = leaf.occupied & !below;
+                    if left != 0 {
+                        return Some(low << LEAF_BITS | left.trailing_zeros());
+                    }
+                }
+            }
+        }
+        None
+    }
+
     fn clear(&mut self) {
         *self = Radix::new();
     }

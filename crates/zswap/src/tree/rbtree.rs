@@ -397,6 +397,21 @@ impl Tree for Rbtree {
         }
     }
 
+    fn next_at(&self, from: u32) -> Option<u32> {
+        let mut best = None;
+        let mut at = self.root;
+        while at != NIL {
+            let key = self.nodes.at(at).key;
+            at = if key < from {
+                self.child(at, RIGHT)
+            } else {
+                best = Some(key);
+                self.child(at, LEFT)
+            };
+        }
+        best
+    }
+
     fn clear(&mut self) {
         *self = Rbtree::new();
     }

@@ -1,0 +1,79 @@
+//! LZ4 block format with a slow and thorough compressor, by liblz4. The decoder is lz4's.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use crate::registry::full_name;
+use crate::state::State;
+use crate::{CompressError, Compressor, Context, DecompressError, PAGE_SIZE, Page, lz4};
+
+// Symbols of the liblz4 that lz4-sys builds and does not declare.
+unsafe extern "C" {
+    fn LZ4_sizeofStateHC() -> c_int;
+    fn LZ4_compress_HC_extStateHC(
+        state: *mut c_void,
+        src: *const c_char,
+        dst: *mut c_char,
+        src_size: c_int,
+        dst_capacity: c_int,
+        level: c_int,
+    ) -> c_int;
+}
+
+/// The `lz4hc` compressor.
+pub(crate) struct Lz4hc {
+    level: i32,
+    name: String,
+}
+
+impl Lz4hc {
+    pub(crate) const RANGE: std::ops::RangeInclusive<i32> = 2..=12;
+    pub(crate) const DEFAULT: i32 = 9;
+
+    pub(crate) fn new(level: i32) -> Lz4hc {
+        Lz4hc { level, name: full_name("lz4hc", "level", level, Self::DEFAULT) }
+    }
+}
+
+impl Compressor for Lz4hc {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn context(&self) -> Option<Box<dyn Context>> {
+        // SAFETY: takes no pointers.
+        let size = usize::try_from(unsafe { LZ4_sizeofStateHC() }).ok()?;
+        Some(Box::new(Lz4hcContext { state: State::new(size)?, level: self.level }))
+    }
+}
+
+struct Lz4hcContext {
+    state: State,
+    level: c_int,
+}
+
+impl Context for Lz4hcContext {
+    fn compress(&mut self, page: &Page, out: &mut [u8]) -> Result<usize, CompressError> {
+        let capacity = c_int::try_from(out.len()).map_err(|_| CompressError::Codec)?;
+        // SAFETY: the state is memory of the size asked for, aligned for any type, and this call resets it itself; `page` is
+        // readable for PAGE_SIZE bytes and `out` writable for `capacity`.
+        let len = unsafe {
+            LZ4_compress_HC_extStateHC(
+                self.state.as_mut_ptr(),
+                page.as_ptr().cast(),
+                out.as_mut_ptr().cast(),
+                PAGE_SIZE as c_int,
+                capacity,
+                self.level,
+            )
+        };
+        usize::try_from(len).ok().filter(|&len| len > 0).ok_or(CompressError::NoRoom)
+    }
+
+    fn decompress(&mut self, data: &[u8], page: &mut Page) -> Result<(), DecompressError> {
+        lz4::decompress(data, page)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.state.len()
+    }
+}

@@ -1,0 +1,359 @@
+//! Storing a page: frontswap's `store`.
+//!
+//! ```text
+//! 1 enabled?                         no: refuse
+//! 2 below the limit?                 no: make room (2012, 3.11) or refuse and wake the shrink worker
+//! 3 same-filled?                     yes: the word is the content, go to 6
+//! 4 checksum, compress               too large: raw, or refuse
+//! 5 allocate an object, copy
+//! 6 publish: index and age in one step, replacing an older entry
+//! R refused: drop the older entry
+//! ```
+//!
+//! Step R is what keeps an old copy from being written back over newer data later. A page is never half stored: until
+//! step 6 nobody can find it, and from then on it can be loaded, written back and invalidated.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use zcomp::{CompressError, PAGE_SIZE, Page};
+use zpool::MallocError;
+
+use crate::area::{Area, Extent, Object};
+use crate::cache::{SwapEntry, Zswap};
+use crate::checksum;
+use crate::entry::{Entry, What};
+use crate::error::Refusal;
+use crate::profile::{Eviction, SameFilled};
+use crate::same_filled;
+use crate::stats::Counter;
+use crate::tree::TreeKind;
+use crate::worker::{HEADER, Worker};
+
+/// How much a store tries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// What parameters and profile allow.
+    Policy,
+    /// Anything below the limit: there is nowhere else for the page to go.
+    LastResort,
+}
+
+impl Zswap {
+    /// Stores `page` as the content of `entry`. A refusal drops an older copy too: the caller then holds the only one.
+    pub fn store(&self, entry: SwapEntry, page: &Page) -> Result<(), Refusal> {
+        let area = self.area(entry.swap_type).ok_or(Refusal::NoArea)?;
+        self.try_store(area, entry, page).inspect_err(|_| {
+            self.drop_entry(area, entry.offset);
+        })
+    }
+
+    /// [`Zswap::store`] without step R. The refusal is counted.
+    pub(crate) fn try_store(&self, area: &Area, entry: SwapEntry, page: &Page) -> Result<(), Refusal> {
+        let result = self.store_by_policy(area, entry, page);
+        if let Err(refusal) = result {
+            self.count_refusal(refusal);
+            if self.full.load(Relaxed) && self.profile.rules.eviction == Eviction::Worker {
+                self.requests.shrink();
+            }
+        }
+        result
+    }
+
+    fn store_by_policy(&self, area: &Area, entry: SwapEntry, page: &Page) -> Result<(), Refusal> {
+        if !self.live.enabled.load(Relaxed) {
+            return Err(Refusal::Disabled);
+        }
+        self.admit(entry.swap_type)?;
+        let put = self.put(area, entry, page, Effort::Policy);
+        if put == Err(Refusal::AllocFail)
+            && self.profile.rules.eviction == Eviction::StoreOldest
+            && self.evict_oldest(entry.swap_type) > 0
+        {
+            let again = self.put(area, entry, page, Effort::Policy);
+            if again.is_ok() {
+                self.count(Counter::SavedByWriteback);
+            }
+            return again;
+        }
+        put
+    }
+
+    /// Lets a store in where the pool is below its limit or room can be made.
+    fn admit(&self, swap_type: u8) -> Result<(), Refusal> {
+        let max = self.max_bytes();
+        let held = || self.held_bytes(&self.workers.one());
+        let now = held();
+        if now >= max {
+            self.count(Counter::PoolLimitHit);
+            return match self.profile.rules.eviction {
+                Eviction::Worker => {
+                    self.full.store(true, Relaxed);
+                    Err(Refusal::PoolLimit)
+                }
+                eviction => {
+                    const ROUNDS: usize = 8;
+                    for _ in 0..ROUNDS {
+                        let evicted = match eviction {
+                            Eviction::StoreAllocatorPage => self.evict_allocator_page(),
+                            _ => self.evict_oldest(swap_type),
+                        };
+                        if evicted == 0 {
+                            break;
+                        }
+                        if held() < max {
+                            return Ok(());
+                        }
+                    }
+                    Err(Refusal::ReclaimFail)
+                }
+            };
+        }
+        if self.full.load(Relaxed) {
+            if now > self.live.accept_bytes(max) {
+                return Err(Refusal::Hysteresis);
+            }
+            self.full.store(false, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Steps 3 to 6.
+    pub(crate) fn put(
+        &self,
+        area: &Area,
+        entry: SwapEntry,
+        page: &Page,
+        effort: Effort,
+    ) -> Result<(), Refusal> {
+        let mut worker = self.workers.one();
+        let what = match self.same_filled(page, effort) {
+            Some(word) => What::Same { word },
+            None if effort == Effort::Policy && !self.live.non_same_filled_pages_enabled.load(Relaxed) => {
+                return Err(Refusal::NonSameFilled);
+            }
+            None => match self.put_object(&mut worker, area, entry, page, effort) {
+                Err(Refusal::CompressPoor | Refusal::CompressFail) if effort == Effort::LastResort => {
+                    drop(worker);
+                    let number = self.fallback_pool().ok_or(Refusal::AllocFail)?;
+                    worker = self.workers.one();
+                    put_raw(&worker, number, page)?
+                }
+                what => what?,
+            },
+        };
+        let published = self.publish_entry(&worker, area, entry.offset, what);
+        if published.is_err()
+            && let What::Pool { pool, handle, .. } = what
+        {
+            self.free(&worker, Object { pool, handle });
+        }
+        self.publish_sometimes(&mut worker);
+        let replaced_in = published?;
+        if let Some(number) = replaced_in
+            && Zswap::is_drained(&worker, number)
+        {
+            drop(worker);
+            self.retire_drained();
+        }
+        Ok(())
+    }
+
+    fn same_filled(&self, page: &Page, effort: Effort) -> Option<u64> {
+        let wanted = match self.profile.rules.same_filled {
+            SameFilled::None => return None,
+            SameFilled::Zero => same_filled::word_of(page).filter(|word| *word == 0),
+            SameFilled::Any => same_filled::word_of(page),
+        };
+        wanted.filter(|_| effort == Effort::LastResort || self.live.same_filled_pages_enabled.load(Relaxed))
+    }
+
+    /// Steps 4 and 5: the object that holds `page`, which no entry names yet.
+    fn put_object(
+        &self,
+        worker: &mut Worker,
+        area: &Area,
+        entry: SwapEntry,
+        page: &Page,
+        effort: Effort,
+    ) -> Result<What, Refusal> {
+        let checksum = checksum::of(page);
+        let number = worker.pools.current();
+        let (pool, context, out) = worker.tools(number).ok_or(Refusal::KmemcacheFail)?;
+        let header = pool.header;
+        let room = out.get_mut(header..header + PAGE_SIZE).ok_or(Refusal::CompressFail)?;
+        let len = match context.compress(page, room) {
+            Ok(len) if len > 0 && len < PAGE_SIZE => {
+                let ratio = self.live.max_compression_ratio.load(Relaxed) as usize;
+                if effort == Effort::Policy && len * 100 > ratio * PAGE_SIZE {
+                    return Err(Refusal::CompressPoor);
+                }
+                len
+            }
+            _ if effort == Effort::LastResort
+                || self.profile.rules.raw_incompressible && may_write_back(area) =>
+            {
+                room.copy_from_slice(page);
+                PAGE_SIZE
+            }
+            Ok(_) | Err(CompressError::NoRoom) if !self.profile.rules.raw_incompressible => {
+                return Err(Refusal::CompressPoor);
+            }
+            _ => return Err(Refusal::CompressFail),
+        };
+        if header > 0 {
+            out[..HEADER].copy_from_slice(&object_header(entry));
+        }
+        let bytes = &out[..header + len];
+        let handle = pool.zpool.malloc(bytes.len()).map_err(refusal_of)?;
+        if pool.zpool.obj_write(handle, bytes).is_err() {
+            return Err(Refusal::AllocFail);
+        }
+        Ok(What::Pool { pool: number, handle, len: u16_of(len), checksum })
+    }
+
+    /// Step 6. Returns the pool in which a replaced entry's object was freed.
+    fn publish_entry(
+        &self,
+        worker: &Worker,
+        area: &Area,
+        offset: u32,
+        what: What,
+    ) -> Result<Option<u8>, Refusal> {
+        let mut state = area.state.lock();
+        let on = state.on.as_mut().filter(|on| offset < on.pages).ok_or(Refusal::NoArea)?;
+        let stamp = on.stamp();
+        let referenced = self.profile.rules.store_references;
+        let replaced = on.tree.insert(offset, Entry { what, referenced, stamp }).map_err(|_| {
+            // In a tree of nodes, the node is the entry; a leaf of many entries is the index (kernel 6.10).
+            if self.tree == TreeKind::Rbtree { Refusal::KmemcacheFail } else { Refusal::AllocFail }
+        })?;
+        let freed = replaced.as_ref().and_then(|old| state.release(old));
+        area.note_bytes(&state);
+        drop(state);
+        self.count(Counter::Zswpout);
+        self.gauge_in(&what);
+        if let Some(old) = replaced {
+            self.count(Counter::DuplicateEntry);
+            self.gauge_out(&old.what);
+        }
+        if let Some(object) = freed {
+            self.free(worker, object);
+        }
+        Ok(freed.map(|object| object.pool))
+    }
+
+    /// Step R, and an invalidate: forgets what the cache or the device holds for a slot. Returns whether there was
+    /// anything.
+    pub(crate) fn drop_entry(&self, area: &Area, offset: u32) -> bool {
+        let worker = self.workers.one();
+        let mut state = area.state.lock();
+        let Some(entry) = state.on.as_mut().and_then(|on| on.tree.remove(offset)) else { return false };
+        let freed = state.release(&entry);
+        area.note_bytes(&state);
+        drop(state);
+        self.finish_removal(worker, &entry, freed);
+        true
+    }
+
+    /// [`Zswap::drop_entry`], and in the same step notes that the slot of the device is about to be written.
+    pub(crate) fn drop_and_begin_write(&self, area: &Area, extent: Extent) {
+        let mut state = Zswap::wait_for_writes(area, area.state.lock(), extent);
+        let entry = state.on.as_mut().and_then(|on| on.tree.remove(extent.first));
+        let freed = entry.as_ref().and_then(|entry| state.release(entry));
+        state.begin_write(extent);
+        area.note_bytes(&state);
+        drop(state);
+        if let Some(entry) = entry {
+            self.finish_removal(self.workers.one(), &entry, freed);
+        }
+    }
+
+    /// What follows once an entry is out of its index: gauges, its object, and its pool if it was the last.
+    pub(crate) fn finish_removal(
+        &self,
+        mut worker: crate::sync::MutexGuard<'_, Worker>,
+        entry: &Entry,
+        freed: Option<Object>,
+    ) {
+        self.gauge_out(&entry.what);
+        if let Some(object) = freed {
+            self.free(&worker, object);
+        }
+        self.publish_sometimes(&mut worker);
+        if freed.is_some_and(|object| Zswap::is_drained(&worker, object.pool)) {
+            drop(worker);
+            self.retire_drained();
+        }
+    }
+
+    pub(crate) fn gauge_in(&self, what: &What) {
+        self.gauge(what, 1);
+    }
+
+    pub(crate) fn gauge_out(&self, what: &What) {
+        self.gauge(what, 1u64.wrapping_neg());
+    }
+
+    fn gauge(&self, what: &What, amount: u64) {
+        let stats = self.stats();
+        match *what {
+            What::Pool { len, .. } => {
+                stats.add(Counter::StoredPages, amount);
+                stats.add(Counter::CompressedBytes, amount.wrapping_mul(u64::from(len)));
+                if usize::from(len) == PAGE_SIZE {
+                    stats.add(Counter::StoredIncompressiblePages, amount);
+                }
+            }
+            What::Same { .. } => {
+                stats.add(Counter::StoredPages, amount);
+                stats.add(Counter::SameFilledPages, amount);
+            }
+            What::Device { .. } => stats.add(Counter::DevicePages, amount),
+            What::Damaged => {}
+        }
+    }
+}
+
+/// Keeps `page` as it is in pool `number`.
+fn put_raw(worker: &Worker, number: u8, page: &Page) -> Result<What, Refusal> {
+    let pool = worker.pools.get(number).ok_or(Refusal::AllocFail)?;
+    let handle = pool.zpool.malloc(PAGE_SIZE).map_err(refusal_of)?;
+    pool.zpool.obj_write(handle, page).map_err(|_| Refusal::AllocFail)?;
+    Ok(What::Pool { pool: number, handle, len: u16_of(PAGE_SIZE), checksum: checksum::of(page) })
+}
+
+fn refusal_of(error: MallocError) -> Refusal {
+    match error {
+        MallocError::TooBig { .. } => Refusal::CompressPoor,
+        _ => Refusal::AllocFail,
+    }
+}
+
+/// Whether what is stored raw can leave again.
+fn may_write_back(area: &Area) -> bool {
+    area.state
+        .lock()
+        .on
+        .as_ref()
+        .and_then(|on| on.device.as_ref())
+        .is_some_and(|device| device.error().is_none())
+}
+
+/// The header that 3.11 puts in front of an object: type and offset.
+fn object_header(entry: SwapEntry) -> [u8; HEADER] {
+    (u64::from(entry.swap_type) << 32 | u64::from(entry.offset)).to_le_bytes()
+}
+
+/// The entry that an object's header names.
+pub(crate) fn entry_of_header(object: &[u8]) -> Option<SwapEntry> {
+    let header = u64::from_le_bytes(*object.first_chunk()?);
+    Some(SwapEntry {
+        swap_type: u8::try_from(header >> 32).ok()?,
+        offset: u32::try_from(header & u64::from(u32::MAX)).ok()?,
+    })
+}
+
+/// A length of at most a page.
+fn u16_of(len: usize) -> u16 {
+    u16::try_from(len).unwrap_or(u16::MAX)
+}

@@ -1,0 +1,135 @@
+//! The swap layer around the cache: what the kernel's page I/O does around zswap.
+//!
+//! A page goes to the cache; if that refuses it, to the device; if there is none, it is kept in RAM below the limit
+//! whatever the policy says, because there is nowhere else. A page that is put nowhere is reported, and then nothing older
+//! is left to be mistaken for it.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use swapfile::SwapDevice;
+use zcomp::Page;
+
+use crate::area::{Area, Extent};
+use crate::cache::{SwapEntry, Zswap};
+use crate::checksum;
+use crate::entry::{Entry, What};
+use crate::error::{Refusal, SwapOutError};
+use crate::stats::Counter;
+use crate::store::Effort;
+
+/// Where a page went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placed {
+    /// Into the cache.
+    Cache,
+    /// Into RAM, though the policy refused it: there is no device.
+    Fallback,
+    /// Straight to the device, for this reason.
+    Device(Refusal),
+}
+
+impl Zswap {
+    /// Puts `page` where it will be found by [`Zswap::load`]: into the cache if that takes it, else onto the device. After an
+    /// error neither this page nor an older one is held for `entry`.
+    pub fn swap_out(&self, entry: SwapEntry, page: &Page) -> Result<Placed, SwapOutError> {
+        let nowhere = |refusal| {
+            self.count(Counter::SwapOutFail);
+            Err(SwapOutError::NoDevice(refusal))
+        };
+        let Some(area) = self.area(entry.swap_type) else { return nowhere(Refusal::NoArea) };
+        let refusal = match self.try_store(area, entry, page) {
+            Ok(()) => return Ok(Placed::Cache),
+            Err(refusal) => refusal,
+        };
+        let (exists, device) = {
+            let state = area.state.lock();
+            let on = state.on.as_ref().filter(|on| entry.offset < on.pages);
+            (on.is_some(), on.and_then(|on| on.device.clone()))
+        };
+        if let Some(device) = device {
+            return self.write_through(area, entry, page, &device).map(|()| Placed::Device(refusal)).map_err(
+                |error| {
+                    self.count(Counter::SwapOutFail);
+                    SwapOutError::Device(refusal, error)
+                },
+            );
+        }
+        let below_limit = self.held_bytes(&self.workers.one()) < self.max_bytes();
+        if exists && below_limit {
+            return match self.put(area, entry, page, Effort::LastResort) {
+                Ok(()) => Ok(Placed::Fallback),
+                Err(refusal) => {
+                    self.drop_entry(area, entry.offset);
+                    nowhere(refusal)
+                }
+            };
+        }
+        self.drop_entry(area, entry.offset);
+        nowhere(if exists { Refusal::PoolLimit } else { Refusal::NoArea })
+    }
+
+    /// Writes a refused page to the device. Its slot is noted as being written from the moment its older content is
+    /// dropped until the new one is published, so a load in between waits instead of finding nothing.
+    fn write_through(
+        &self,
+        area: &Area,
+        entry: SwapEntry,
+        page: &Page,
+        device: &crate::area::Device,
+    ) -> Result<(), swapfile::DeviceError> {
+        let slot = Extent { first: entry.offset, count: 1 };
+        self.drop_and_begin_write(area, slot);
+        let written = device.write_pages(u64::from(entry.offset), std::slice::from_ref(page));
+        let what = What::Device { checksum: checksum::of(page) };
+        let mut replaced = None;
+        let mut freed = None;
+        let mut state = area.state.lock();
+        let published = written.and_then(|()| {
+            let on = state.on.as_mut().ok_or(swapfile::DeviceError::Io(libc::ENODEV))?;
+            let stamp = on.stamp();
+            // Without memory for the entry nobody could find the page again: that is a failed write.
+            replaced = on
+                .tree
+                .insert(entry.offset, Entry { what, referenced: false, stamp })
+                .map_err(|_| swapfile::DeviceError::Io(libc::ENOMEM))?;
+            Ok(())
+        });
+        if let Some(old) = &replaced {
+            freed = state.release(old);
+        }
+        state.end_write(slot);
+        area.note_bytes(&state);
+        drop(state);
+        area.quiet.notify_all();
+        if let Some(old) = &replaced {
+            self.finish_removal(self.workers.one(), old, freed);
+        }
+        match &published {
+            Ok(()) => {
+                self.gauge_in(&what);
+                self.count(Counter::DeviceWrites);
+            }
+            Err(_) => self.count(Counter::DeviceErrors),
+        }
+        published
+    }
+
+    /// Whether the device of a swap type failed, and with which errno it did.
+    pub fn device_error(&self, swap_type: u8) -> Option<i32> {
+        let state = self.area(swap_type)?.state.lock();
+        state.on.as_ref()?.device.as_ref()?.error()
+    }
+
+    /// Asks the device of a swap type to make everything written so far as safe as it can.
+    pub fn flush(&self, swap_type: u8) -> Result<(), swapfile::DeviceError> {
+        let device = self
+            .area(swap_type)
+            .and_then(|area| area.state.lock().on.as_ref().and_then(|on| on.device.clone()));
+        device.map_or(Ok(()), |device| device.flush())
+    }
+
+    /// Whether the pool is refusing stores until it comes down to its accept threshold.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Relaxed)
+    }
+}
