@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -74,12 +75,13 @@ pub fn serve(path: &Path) -> io::Result<Server> {
 }
 
 impl Server {
-    /// Answers requests, one after the other, until `answer` returns no reply: the client of that one gets none.
+    /// Answers requests, one after the other, until `answer` breaks, after that reply is sent.
     ///
     /// # Errors
     /// When the socket itself fails; a client that fails is just gone.
-    pub fn run(&self, mut answer: impl FnMut(Request) -> Option<Reply>) -> io::Result<()> {
-        loop {
+    pub fn run(&self, mut answer: impl FnMut(Request) -> ControlFlow<Reply, Reply>) -> io::Result<()> {
+        let mut last = false;
+        while !last {
             let (client, _) = self.listener.accept()?;
             let mut line = String::new();
             let read = client
@@ -87,8 +89,11 @@ impl Server {
                 .and_then(|()| BufReader::new((&client).take(LINE)).read_line(&mut line));
             let reply = match read.ok().and_then(|_| Request::parse(&line)) {
                 Some(request) => match answer(request) {
-                    Some(reply) => reply,
-                    None => return Ok(()),
+                    ControlFlow::Continue(reply) => reply,
+                    ControlFlow::Break(reply) => {
+                        last = true;
+                        reply
+                    }
                 },
                 None => Err((rustix::io::Errno::INVAL.raw_os_error(), "not a request".to_owned())),
             };
@@ -99,6 +104,7 @@ impl Server {
             // The client may be gone; what it asked for is done all the same.
             let _ = (&client).write_all(text.as_bytes());
         }
+        Ok(())
     }
 }
 
@@ -169,9 +175,11 @@ mod tests {
             let ran = server.run(|request| {
                 seen.push(request.clone());
                 match request {
-                    Request::Set { value, .. } if value == "bad" => Some(Err((22, "no\nway".to_owned()))),
-                    Request::Set { .. } => Some(Ok(())),
-                    Request::Swapoff => None,
+                    Request::Set { value, .. } if value == "bad" => {
+                        ControlFlow::Continue(Err((22, "no\nway".to_owned())))
+                    }
+                    Request::Set { .. } => ControlFlow::Continue(Ok(())),
+                    Request::Swapoff => ControlFlow::Break(Ok(())),
                 }
             });
             ran.unwrap();
@@ -192,7 +200,7 @@ mod tests {
                 assert_eq!(reply, "error 22 not a request\n");
             }
         }
-        assert!(request(&path, &Request::Swapoff).is_err(), "no reply was sent");
+        request(&path, &Request::Swapoff).unwrap();
         assert_eq!(thread.join().unwrap().len(), 4);
         assert!(!path.exists());
         assert!(matches!(request(&path, &Request::Swapoff), Err(RequestError::Io(_))));

@@ -7,7 +7,7 @@
 mod deflate;
 mod lz4;
 mod lz4hc;
-//TMP mod lzo;
+mod lzo;
 mod registry;
 mod state;
 mod zstd;

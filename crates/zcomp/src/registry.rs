@@ -5,13 +5,13 @@ use std::sync::Arc;
 use crate::deflate::Deflate;
 use crate::lz4::Lz4;
 use crate::lz4hc::Lz4hc;
-//TMP use crate::lzo::Lzo;
+use crate::lzo::Lzo;
 use crate::zstd::Zstd;
 use crate::{Compressor, LookupError};
 
 /// The compressors there are, by their plain names.
 pub fn names() -> &'static [&'static str] {
-    &["lz4", "lz4hc", "zstd", "deflate"]
+    &["lzo", "lzo-rle", "lz4", "lz4hc", "zstd", "deflate"]
 }
 
 /// The compressor of this name. Blanks around it are ignored, as the kernel does. A parameter may follow in brackets:
@@ -23,8 +23,8 @@ pub fn lookup(name: &str) -> Result<Arc<dyn Compressor>, LookupError> {
         Some((plain, rest)) => (plain, Some(rest.strip_suffix(')').ok_or(LookupError::Unknown)?)),
     };
     match plain {
-//TMP         "lzo" => without(parameter, Lzo::new(false)),
-//TMP         "lzo-rle" => without(parameter, Lzo::new(true)),
+        "lzo" => without(parameter, Lzo::new(false)),
+        "lzo-rle" => without(parameter, Lzo::new(true)),
         "lz4" => with(parameter, "acceleration", Lz4::RANGE, Lz4::DEFAULT, Lz4::new),
         "lz4hc" => with(parameter, "level", Lz4hc::RANGE, Lz4hc::DEFAULT, Lz4hc::new),
         "zstd" => with(parameter, "level", Zstd::RANGE, Zstd::DEFAULT, Zstd::new),

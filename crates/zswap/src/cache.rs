@@ -19,6 +19,7 @@ use crate::stats::{Counter, Stats, StatsBlock};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64};
 use crate::tree::{TreeKind, make};
+use crate::writeback::Batch;
 use crate::worker::{HEADER, Worker, Workers};
 
 /// Swap types there can be, as in the kernel: types are numbered below this.
@@ -266,6 +267,14 @@ impl Zswap {
         self.publish(&mut self.workers.one());
     }
 
+    /// Makes what this thread will need to store and load pages, so that its first pages need not wait for memory.
+    pub fn warm_up(&self) {
+        let mut worker = self.workers.one();
+        let current = worker.pools.current();
+        // Without memory for it now, the first store tries again, and is refused if there still is none.
+        let _ = worker.tools(current);
+    }
+
     /// The pools that hold pages: allocator, compressor and bytes of each, the current one first.
     pub fn pools(&self) -> Vec<(&'static str, String, u64)> {
         let worker = self.workers.one();
@@ -355,7 +364,7 @@ impl Zswap {
     pub(crate) fn publish(&self, worker: &mut Worker) {
         worker.unpublished = 0;
         let areas: u64 = self.areas.iter().map(|area| area.bytes() as u64).sum();
-        let fixed = (size_of::<Zswap>() + size_of::<Stats>()) as u64;
+        let fixed = (size_of::<Zswap>() + size_of::<Stats>() + Batch::BYTES) as u64;
         let metadata = areas + fixed + self.workers.bytes(worker) + worker.pools.metadata_bytes();
         self.metadata.store(metadata, Relaxed);
         let stats = self.stats();

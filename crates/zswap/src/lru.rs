@@ -121,13 +121,6 @@ impl Lru {
     pub(crate) fn bytes(&self) -> usize {
         self.batch.capacity() * size_of::<Candidate>()
     }
-
-    /// Gives the memory of an idle batch back.
-    pub(crate) fn shrink(&mut self) {
-        if self.batch.is_empty() {
-            self.batch = Vec::new();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -135,6 +135,12 @@ impl StatsBlock for Box<Stats> {
     }
 }
 
+impl<T: StatsBlock + ?Sized> StatsBlock for std::sync::Arc<T> {
+    fn stats(&self) -> &Stats {
+        (**self).stats()
+    }
+}
+
 impl Stats {
     /// The value now. A gauge's stripes may be below zero one by one; their sum is not, but for what is under way.
     pub fn get(&self, counter: Counter) -> u64 {
@@ -145,16 +151,13 @@ impl Stats {
         if sum.cast_signed() < 0 { 0 } else { sum }
     }
 
+    /// Adds to a counter; a gauge is lowered by the two's complement of the amount.
     pub(crate) fn add(&self, counter: Counter, amount: u64) {
         self.stripes[thread_stripe()].0[counter as usize].fetch_add(amount, Relaxed);
     }
 
     pub(crate) fn count(&self, counter: Counter) {
         self.add(counter, 1);
-    }
-
-    pub(crate) fn sub(&self, counter: Counter, amount: u64) {
-        self.add(counter, amount.wrapping_neg());
     }
 
     /// Sets a gauge that is computed as a whole. Such a gauge lives in the first stripe alone.
@@ -199,9 +202,9 @@ mod tests {
                 scope.spawn(|| (0..1000).for_each(|_| stats.count(Counter::StoredPages)));
             }
         });
-        stats.sub(Counter::StoredPages, 3999);
+        stats.add(Counter::StoredPages, 3999u64.wrapping_neg());
         assert_eq!(stats.get(Counter::StoredPages), 1);
-        stats.sub(Counter::StoredPages, 2);
+        stats.add(Counter::StoredPages, 2u64.wrapping_neg());
         assert_eq!(stats.get(Counter::StoredPages), 0, "a gauge never shows a wrapped value");
     }
 }

@@ -55,9 +55,6 @@ pub(crate) trait Tree: Send + Sync {
 
     /// The lowest offset of at least `from` that holds an entry.
     fn next_at(&self, from: u32) -> Option<u32>;
-
-    /// Forgets all entries and gives their memory back.
-    fn clear(&mut self);
 }
 
 /// The trees there are, by the names that the `tree` parameter takes.

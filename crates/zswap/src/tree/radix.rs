@@ -309,8 +309,4 @@ impl Tree for Radix {
         }
         None
     }
-
-    fn clear(&mut self) {
-        *self = Radix::new();
-    }
 }

@@ -411,10 +411,6 @@ impl Tree for Rbtree {
         }
         best
     }
-
-    fn clear(&mut self) {
-        *self = Rbtree::new();
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,111 @@
+//! `swapoff` and `set`: asking a running instance, and cleaning up after a dead one.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use control::{Fact, Request, RequestError};
+use swapdev::cleanup;
+
+use crate::failure::Failure;
+use crate::status;
+
+/// How long what a dead server left may take to be undone.
+const CLEANUP_LIMIT: Duration = Duration::from_secs(120);
+
+/// The directory of all instances: `/run/uzswap`, or what UZSWAP_RUN names.
+pub fn root() -> PathBuf {
+    std::env::var_os("UZSWAP_RUN").map_or_else(|| "/run/uzswap".into(), PathBuf::from)
+}
+
+/// The control block of an instance.
+pub fn block_path(name: &str) -> PathBuf {
+    root().join(name).join("control")
+}
+
+/// The control socket of an instance.
+pub fn socket_path(name: &str) -> PathBuf {
+    root().join(name).join("socket")
+}
+
+/// `uzswap set`.
+pub fn set(name: &str, param: &str, value: &str) -> Result<(), Failure> {
+    check(name)?;
+    let param_name = zswap::Param::named(param).map_err(|error| Failure::job(param, error))?.name();
+    ask(name, &Request::Set { name: param_name.to_owned(), value: value.to_owned() })
+}
+
+/// `uzswap swapoff`.
+pub fn swapoff(which: Option<&str>, all: bool) -> Result<(), Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::job("swapoff", "only root may turn swap off"));
+    }
+    let Some(which) = which.filter(|_| !all) else { return swapoff_all() };
+    let name = if which.starts_with('/') { instance_of_device(which)? } else { which.to_owned() };
+    check(&name)?;
+    swapoff_one(&name)
+}
+
+fn swapoff_one(name: &str) -> Result<(), Failure> {
+    match cleanup::clean(&root(), name, CLEANUP_LIMIT) {
+        Ok(Some(undone)) => {
+            told(&undone);
+            Ok(())
+        }
+        // Alive, or not there; the socket tells which.
+        Ok(None) => ask(name, &Request::Swapoff),
+        Err(error) => Err(Failure::job(name, error)),
+    }
+}
+
+/// Goes on after a failure, and reports the first.
+fn swapoff_all() -> Result<(), Failure> {
+    let names = swapdev::instances(&root()).map_err(Failure::told)?;
+    let mut first = Ok(());
+    for name in names {
+        if let Err(failure) = swapoff_one(&name)
+            && first.is_ok()
+        {
+            first = Err(failure);
+        }
+    }
+    first
+}
+
+/// Says what a dead server had left.
+pub fn told(undone: &cleanup::Undone) {
+    match &undone.device {
+        Some(device) if undone.lost_bytes > 0 => eprintln!(
+            "uzswap: {}: its server had died; {} and {} of swapped pages are gone",
+            undone.name,
+            device.display(),
+            crate::size::show(undone.lost_bytes)
+        ),
+        Some(device) => eprintln!("uzswap: {}: its server had died; removed {}", undone.name, device.display()),
+        None => {}
+    }
+}
+
+fn instance_of_device(device: &str) -> Result<String, Failure> {
+    let names = swapdev::instances(&root()).map_err(Failure::told)?;
+    let serves = |name: &String| {
+        control::Block::open(&block_path(name)).is_ok_and(|block| Path::new(&block.fact(Fact::Device)) == Path::new(device))
+    };
+    names.into_iter().find(serves).ok_or_else(|| Failure::job(device, "no instance serves this device"))
+}
+
+/// A name that could be an instance's.
+pub fn check(name: &str) -> Result<(), Failure> {
+    swapdev::check_name(name).map_err(|error| Failure::usage("name", error))
+}
+
+fn ask(name: &str, what: &Request) -> Result<(), Failure> {
+    control::request(&socket_path(name), what).map_err(|error| match error {
+        RequestError::Refused(_, text) => Failure::told(text),
+        RequestError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => status::not_running(name),
+        RequestError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            Failure::job(name, "its server is dead; run uzswap swapoff --all to clean up")
+        }
+        RequestError::Io(error) => Failure::job(name, error),
+        error => Failure::job(name, error),
+    })
+}
