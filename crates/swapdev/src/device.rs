@@ -119,6 +119,7 @@ impl std::error::Error for DeviceError {}
 pub struct Device {
     // None once closed.
     parts: Option<Parts>,
+    missing: Vec<KitError>,
 }
 
 #[derive(Debug)]
@@ -143,7 +144,9 @@ impl Device {
         let header = swap_header(pages, uuid, &config.name).map_err(|errno| DeviceError::Size(pages, errno))?;
         let instance = Instance::claim(&config.root, &config.name).map_err(DeviceError::State)?;
         match Self::build(store, config, &instance, uuid, header) {
-            Ok((transport, swapoff)) => Ok(Self { parts: Some(Parts { transport, swapoff, instance }) }),
+            Ok((transport, swapoff, missing)) => {
+                Ok(Self { parts: Some(Parts { transport, swapoff, instance }), missing })
+            }
             Err(error @ DeviceError::Leftover(_)) => Err(error),
             Err(error) => {
                 // The first failure is the one to tell.
@@ -159,11 +162,11 @@ impl Device {
         instance: &Instance,
         uuid: Uuid,
         header: Page,
-    ) -> Result<(Box<dyn Transport>, Swapoff), DeviceError> {
+    ) -> Result<(Box<dyn Transport>, Swapoff, Vec<KitError>), DeviceError> {
         cleanup::undo(instance, CLEANUP_LIMIT).map_err(DeviceError::Leftover)?;
         // Before the kit: the process must not be a copy of a large one, nor unkillable.
         let swapoff = Swapoff::new().map_err(DeviceError::Helper)?;
-        kit::engage().map_err(DeviceError::Kit)?;
+        let missing = kit::engage().map_err(DeviceError::Kit)?;
         // Eight digits of the UUID tell this device from any other of the same name, now or after a crash.
         let token = format!("uzswap:{}:{}", config.name, &uuid.to_string()[..8]);
         let mut record = |path: &Path| instance.record(&Record { path: path.to_owned(), token: token.clone() });
@@ -179,12 +182,17 @@ impl Device {
                 swapon(transport.path(), config.priority).map_err(swap)
             });
         match on {
-            Ok(()) => Ok((transport, swapoff)),
+            Ok(()) => Ok((transport, swapoff, missing)),
             Err(error) => {
                 let _ = transport.detach();
                 Err(error)
             }
         }
+    }
+
+    /// The parts of the deadlock kit that a missing capability kept from being engaged.
+    pub fn missing_kit(&self) -> &[KitError] {
+        &self.missing
     }
 
     /// The block device; none once closed.

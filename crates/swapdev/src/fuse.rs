@@ -333,10 +333,14 @@ impl FuseFile {
         let (started, start) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         let parent = move || {
-            // The threads that fuser starts inherit the flag from this one.
-            if let Err(error) = kit::engage_thread() {
-                let _ = started.send(Err(FuseError::Kit(error)));
-                return;
+            // The threads that fuser starts inherit the flag from this one. Where a capability is missing for it,
+            // `kit::engage` has said so already.
+            match kit::engage_thread() {
+                Err(error) if error.errno() != Errno::PERM => {
+                    let _ = started.send(Err(FuseError::Kit(error)));
+                    return;
+                }
+                _ => {}
             }
             match Session::from_fd(fs, device, SessionACL::Owner, config) {
                 Ok(session) => {

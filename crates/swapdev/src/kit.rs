@@ -63,18 +63,29 @@ impl fmt::Display for KitError {
 
 impl std::error::Error for KitError {}
 
-/// Engages everything that holds for the whole process.
+/// Engages everything that holds for the whole process, and what threads inherit. Returns the parts that a missing
+/// capability keeps from being engaged: the server works without them, and can hang or be killed when the whole machine
+/// is out of memory, so the user is to be told.
 ///
 /// # Errors
-/// The first part that fails; the ones before it stay.
-pub fn engage() -> Result<(), KitError> {
+/// The first part that fails for another reason; the ones before it stay.
+pub fn engage() -> Result<Vec<KitError>, KitError> {
     tune_malloc();
     // ONFAULT: pages are locked as they come. Without it every reservation, however large, would be filled at once.
     rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
         .map_err(KitError::Lock)?;
     read_in_files().map_err(KitError::Proc)?;
-    fs::write("/proc/self/oom_score_adj", "-1000")
-        .map_err(|error| KitError::OomScore(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+    let oom_score = fs::write("/proc/self/oom_score_adj", "-1000")
+        .map_err(|error| KitError::OomScore(Errno::from_io_error(&error).unwrap_or(Errno::IO)));
+    let mut missing = Vec::new();
+    for part in [oom_score, engage_thread()] {
+        match part {
+            Ok(()) => {}
+            Err(error) if matches!(error.errno(), Errno::PERM | Errno::ACCESS) => missing.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(missing)
 }
 
 /// Engages what holds for the calling thread, and for threads it starts from now on.

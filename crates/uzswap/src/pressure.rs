@@ -22,7 +22,6 @@ pub fn watch(cache: &Arc<Zswap>) {
     }
     let cache = Arc::downgrade(cache);
     let watching = move || {
-        let _ = swapdev::kit::engage_thread();
         loop {
             let mut events = [PollFd::new(&pressure, PollFlags::PRI)];
             if poll(&mut events, None).is_err() || events[0].revents().contains(PollFlags::ERR) {

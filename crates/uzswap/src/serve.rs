@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Sender};
 use control::{Fact, Reply, Request, Writer};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use swapdev::{Config, Device, Instance, kit};
+use swapdev::{Config, Device, Instance};
 use swapfile::SwapDevice;
 use zswap::{Options, PAGE_SIZE, Param, Zswap};
 
@@ -54,6 +54,9 @@ pub fn run(plan: &Plan, on: impl FnOnce(&Path)) -> Result<(), Failure> {
     let store = Arc::new(CacheStore::new(cache.clone(), pages));
     let mut device = Device::create(store, &config).map_err(Failure::told)?;
 
+    for part in device.missing_kit() {
+        eprintln!("uzswap: warning: {part}; without it the device can hang or lose its server when memory runs out everywhere");
+    }
     let up = announce(plan, &writer, &cache, &device, pages);
     let server = up.and_then(|()| {
         control::serve(&socket_path(&plan.name)).map_err(|error| Failure::job("control socket", error))
@@ -114,15 +117,9 @@ pub fn run(plan: &Plan, on: impl FnOnce(&Path)) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A thread that has the deadlock kit.
+/// A thread; it inherits what the deadlock kit gave this one.
 fn background(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, Failure> {
-    let kitted = move || {
-        if let Err(error) = kit::engage_thread() {
-            eprintln!("uzswap: {error}");
-        }
-        work();
-    };
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(kitted);
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     thread.map_err(|error| Failure::job("thread", error))
 }
 
