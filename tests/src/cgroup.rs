@@ -1,0 +1,109 @@
+//! A memory cgroup of the first or the second version that limits what one program may keep in RAM.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::wait;
+
+/// Where memory cgroups can be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Root {
+    /// `memory.limit_in_bytes` and its kin, in this directory.
+    V1(PathBuf),
+    /// `memory.max` and its kin.
+    V2(PathBuf),
+}
+
+/// The place for memory cgroups on this machine, if it has one.
+#[must_use]
+pub fn memory_root() -> Option<Root> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mut v2 = None;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ').skip(1);
+        let (Some(path), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        match kind {
+            "cgroup" if options.split(',').any(|option| option == "memory") => {
+                return Some(Root::V1(path.into()));
+            }
+            "cgroup2" => {
+                let controllers =
+                    fs::read_to_string(Path::new(path).join("cgroup.controllers")).unwrap_or_default();
+                if controllers.split_whitespace().any(|controller| controller == "memory") {
+                    v2 = Some(Root::V2(path.into()));
+                }
+            }
+            _ => {}
+        }
+    }
+    v2
+}
+
+/// A memory cgroup. Dropping it kills what is in it and removes it.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes a cgroup that may keep `limit` bytes in RAM and swap the rest.
+    ///
+    /// # Errors
+    /// As for writing the cgroup's files; `Unsupported` when the machine has no memory cgroups.
+    pub fn new(limit: u64) -> io::Result<Cgroup> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("uzswap-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let Some(root) = memory_root() else { return Err(io::ErrorKind::Unsupported.into()) };
+        let (path, limits): (_, &[(&str, String)]) = match &root {
+            Root::V1(dir) => (
+                dir.join(name),
+                &[
+                    ("memory.limit_in_bytes", limit.to_string()),
+                    // Anonymous pages go first: it is they that the test is about.
+                    ("memory.swappiness", "100".to_owned()),
+                ],
+            ),
+            Root::V2(dir) => {
+                // Refused where it is on already through a manager of cgroups; the limit's own error tells.
+                let _ = fs::write(dir.join("cgroup.subtree_control"), "+memory");
+                (dir.join(name), &[("memory.max", limit.to_string())])
+            }
+        };
+        fs::create_dir(&path)?;
+        let cgroup = Cgroup { path };
+        for (file, value) in limits {
+            fs::write(cgroup.path.join(file), value)?;
+        }
+        Ok(cgroup)
+    }
+
+    /// The directory; a process joins by writing its number to `cgroup.procs` in it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn members(&self) -> Vec<libc::pid_t> {
+        let procs = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        procs.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for pid in self.members() {
+            // SAFETY: kill takes numbers only; the number was just listed as a member of a cgroup of our own.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        // The memory of the dead is given back a little later.
+        let removed = wait::until(Duration::from_secs(20), || fs::remove_dir(&self.path).is_ok());
+        if !removed {
+            eprintln!("{}: could not be removed", self.path.display());
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! A running `hog` in a memory cgroup.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use crate::cgroup::Cgroup;
+use crate::wait;
+
+/// What a hog answered, or why it did not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Every page is right: pages, and rounds of rewriting so far.
+    Right(u64, u64),
+    /// A page is wrong; the line says which.
+    Wrong(String),
+    /// It died, or ended.
+    Gone,
+    /// Nothing came within the limit.
+    Late,
+}
+
+/// A hog. Dropping it kills it and removes its cgroup.
+#[derive(Debug)]
+pub struct Hog {
+    child: Child,
+    answers: Receiver<String>,
+    // After the child: the cgroup can go only when it is empty.
+    _cgroup: Cgroup,
+}
+
+impl Hog {
+    /// Starts `program` to touch `mib` MiB in a cgroup that may keep `limit_mib` MiB in RAM. It answers when it has
+    /// filled them.
+    ///
+    /// # Errors
+    /// As for making the cgroup and starting a program.
+    pub fn start(program: &Path, mib: u64, limit_mib: u64) -> io::Result<Hog> {
+        let cgroup = Cgroup::new(limit_mib << 20)?;
+        let mut command = Command::new(program);
+        command.arg(mib.to_string()).arg(cgroup.path());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (send, answers) = mpsc::channel();
+        if let Some(out) = child.stdout.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(out).lines().map_while(Result::ok) {
+                    if send.send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Ok(Hog { child, answers, _cgroup: cgroup })
+    }
+
+    /// Tells it what to do: `check`, `churn` or `run`. One that has died is found out by [`Hog::answer`].
+    pub fn tell(&mut self, what: &str) {
+        if let Some(input) = &mut self.child.stdin {
+            let _ = writeln!(input, "{what}");
+        }
+    }
+
+    /// Its next answer, waited for at most `limit`.
+    pub fn answer(&mut self, limit: Duration) -> Answer {
+        let line = match self.answers.recv_timeout(limit) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => return Answer::Late,
+            Err(RecvTimeoutError::Disconnected) => return Answer::Gone,
+        };
+        let mut words = line.split(' ');
+        let ok = words.next() == Some("ok");
+        let mut number = || words.next().and_then(|word| word.parse().ok());
+        match (ok, number(), number()) {
+            (true, Some(pages), Some(rounds)) => Answer::Right(pages, rounds),
+            _ => Answer::Wrong(line),
+        }
+    }
+
+    /// Tells it and waits for the answer.
+    pub fn ask(&mut self, what: &str, limit: Duration) -> Answer {
+        self.tell(what);
+        self.answer(limit)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// `TimedOut` when it still runs after `limit`.
+    pub fn exit(&mut self, limit: Duration) -> io::Result<ExitStatus> {
+        wait::exit(&mut self.child, limit)
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        // One that waits for a swap device that answers nobody cannot be waited for either.
+        let _ = wait::exit(&mut self.child, Duration::from_secs(20));
+    }
+}

@@ -1,0 +1,34 @@
+//! What a test needs of the machine. Where it is missing the test is skipped and says so; in CI that is a failure.
+
+use std::path::Path;
+
+/// Prints that the test `name` does not run, and why.
+///
+/// # Panics
+/// When the environment variable CI is set: there, a test that does not run is a failed test.
+pub fn skip(name: &str, reason: &str) {
+    assert!(std::env::var_os("CI").is_none(), "SKIP {name}: {reason} (a failure, because CI is set)");
+    println!("SKIP {name}: {reason}");
+}
+
+/// What is missing for a swap device of the real kernel, if anything.
+#[must_use]
+pub fn missing_for_swap() -> Option<&'static str> {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some("only root may turn swap on");
+    }
+    if !Path::new("/dev/fuse").exists() {
+        return Some("no /dev/fuse: the kernel module fuse is missing");
+    }
+    if !Path::new("/dev/loop-control").exists() {
+        return Some("no /dev/loop-control: the kernel module loop is missing");
+    }
+    crate::cgroup::memory_root().is_none().then_some("no memory cgroup")
+}
+
+/// Whether the test `name` can use the kernel's swap; if not, it has been said.
+#[must_use]
+pub fn swap(name: &str) -> bool {
+    missing_for_swap().map(|reason| skip(name, reason)).is_none()
+}
