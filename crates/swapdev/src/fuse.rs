@@ -378,6 +378,8 @@ impl FuseFile {
     pub fn end(self) -> Result<(), FuseError> {
         drop(self.file);
         match self.ended.recv_timeout(PATIENCE) {
+            // Which of these a thread sees depends on what it was doing when the last holder let go.
+            Ok(Err(error)) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::ENODEV)) => Ok(()),
             Ok(result) => result.map_err(FuseError::Session),
             Err(mpsc::RecvTimeoutError::Timeout) => Err(FuseError::Busy),
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(FuseError::Session(io::Error::other("thread lost"))),

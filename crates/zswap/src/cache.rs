@@ -19,8 +19,8 @@ use crate::stats::{Counter, Stats, StatsBlock};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64};
 use crate::tree::{TreeKind, make};
-use crate::writeback::Batch;
 use crate::worker::{HEADER, Worker, Workers};
+use crate::writeback::Batch;
 
 /// Swap types there can be, as in the kernel: types are numbered below this.
 pub const SWAP_TYPES: u8 = 32;

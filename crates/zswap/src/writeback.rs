@@ -35,8 +35,6 @@ pub(crate) struct Progress {
     pub written: usize,
     /// Entries that could not be written or restored.
     pub failed: usize,
-    /// Entries that were looked at, those given another chance included.
-    pub seen: usize,
 }
 
 /// An entry on its way out.
@@ -86,9 +84,12 @@ impl Zswap {
             else {
                 continue;
             };
-            progress.seen += 1;
-            if entry.referenced || !self.begin_leaving(&mut state, batch, candidate.offset, entry) {
+            if entry.referenced {
                 rejuvenate(&mut state, candidate.offset);
+            } else {
+                // One that is on its way out already is left alone, and stays as old as it is: a scan in the middle of a batch
+                // names the entries of that batch again.
+                begin_leaving(&mut state, batch, candidate.offset, entry);
             }
         }
         area.note_bytes(&state);
@@ -107,42 +108,13 @@ impl Zswap {
             if !matches!(entry.what, What::Pool { pool, handle, .. } if (Object { pool, handle }) == object) {
                 continue;
             }
-            progress.seen += 1;
-            if !self.begin_leaving(&mut state, batch, offset, entry) {
+            if !begin_leaving(&mut state, batch, offset, entry) {
                 progress.failed += 1;
             }
         }
         drop(state);
         self.finish_leaving(area, batch, &mut progress);
         progress
-    }
-
-    /// Step 1 for one entry. `false`: it cannot leave now.
-    fn begin_leaving(
-        &self,
-        state: &mut crate::area::State,
-        batch: &mut Batch,
-        offset: u32,
-        entry: Entry,
-    ) -> bool {
-        let slot = Extent { first: offset, count: 1 };
-        let What::Pool { pool, handle, len, checksum } = entry.what else { return false };
-        if state.is_writing(slot) {
-            return false;
-        }
-        let object = Object { pool, handle };
-        state.pin(object);
-        state.begin_write(slot);
-        batch.leaving.push(Leaving {
-            offset,
-            entry,
-            object,
-            len: usize::from(len),
-            checksum,
-            restored: false,
-            written: false,
-        });
-        true
     }
 
     /// Steps 2 to 4.
@@ -299,4 +271,26 @@ fn rejuvenate(state: &mut crate::area::State, offset: u32) {
         entry.stamp = stamp;
         entry.referenced = false;
     });
+}
+
+/// Step 1 for one entry. `false`: it cannot leave now.
+fn begin_leaving(state: &mut crate::area::State, batch: &mut Batch, offset: u32, entry: Entry) -> bool {
+    let slot = Extent { first: offset, count: 1 };
+    let What::Pool { pool, handle, len, checksum } = entry.what else { return false };
+    if state.is_writing(slot) {
+        return false;
+    }
+    let object = Object { pool, handle };
+    state.pin(object);
+    state.begin_write(slot);
+    batch.leaving.push(Leaving {
+        offset,
+        entry,
+        object,
+        len: usize::from(len),
+        checksum,
+        restored: false,
+        written: false,
+    });
+    true
 }
