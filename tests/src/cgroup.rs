@@ -48,6 +48,7 @@ pub fn memory_root() -> Option<Root> {
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
+    limit_file: &'static str,
 }
 
 impl Cgroup {
@@ -59,27 +60,30 @@ impl Cgroup {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("uzswap-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
         let Some(root) = memory_root() else { return Err(io::ErrorKind::Unsupported.into()) };
-        let (path, limits): (_, &[(&str, String)]) = match &root {
-            Root::V1(dir) => (
-                dir.join(name),
-                &[
-                    ("memory.limit_in_bytes", limit.to_string()),
-                    // Anonymous pages go first: it is they that the test is about.
-                    ("memory.swappiness", "100".to_owned()),
-                ],
-            ),
+        let (path, limit_file) = match &root {
+            Root::V1(dir) => (dir.join(name), "memory.limit_in_bytes"),
             Root::V2(dir) => {
-                // Refused where it is on already through a manager of cgroups; the limit's own error tells.
+                // Refused where a manager of cgroups has seen to it already; else the limit's own error tells.
                 let _ = fs::write(dir.join("cgroup.subtree_control"), "+memory");
-                (dir.join(name), &[("memory.max", limit.to_string())])
+                (dir.join(name), "memory.max")
             }
         };
         fs::create_dir(&path)?;
-        let cgroup = Cgroup { path };
-        for (file, value) in limits {
-            fs::write(cgroup.path.join(file), value)?;
+        let cgroup = Cgroup { path, limit_file };
+        cgroup.set_limit(limit)?;
+        if let Root::V1(_) = root {
+            // Anonymous pages go first: it is they that this is about.
+            fs::write(cgroup.path.join("memory.swappiness"), "100")?;
         }
         Ok(cgroup)
+    }
+
+    /// Lets it keep `limit` bytes in RAM from now on.
+    ///
+    /// # Errors
+    /// As for writing the cgroup's file.
+    pub fn set_limit(&self, limit: u64) -> io::Result<()> {
+        fs::write(self.path.join(self.limit_file), limit.to_string())
     }
 
     /// The directory; a process joins by writing its number to `cgroup.procs` in it.

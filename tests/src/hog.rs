@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::cgroup::Cgroup;
-use crate::wait;
+use crate::{programs, wait};
 
 /// What a hog answered, or why it did not.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,7 +28,7 @@ pub struct Hog {
     child: Child,
     answers: Receiver<String>,
     // After the child: the cgroup can go only when it is empty.
-    _cgroup: Cgroup,
+    cgroup: Cgroup,
 }
 
 impl Hog {
@@ -52,7 +52,7 @@ impl Hog {
                 }
             });
         }
-        Ok(Hog { child, answers, _cgroup: cgroup })
+        Ok(Hog { child, answers, cgroup })
     }
 
     /// Tells it what to do: `check`, `churn` or `run`. One that has died is found out by [`Hog::answer`].
@@ -84,6 +84,14 @@ impl Hog {
         self.answer(limit)
     }
 
+    /// Lets it keep `mib` MiB in RAM from now on.
+    ///
+    /// # Errors
+    /// As for writing the cgroup's file.
+    pub fn set_limit(&self, mib: u64) -> io::Result<()> {
+        self.cgroup.set_limit(mib << 20)
+    }
+
     /// Waits for its end.
     ///
     /// # Errors
@@ -99,4 +107,28 @@ impl Drop for Hog {
         // One that waits for a swap device that answers nobody cannot be waited for either.
         let _ = wait::exit(&mut self.child, Duration::from_secs(20));
     }
+}
+
+/// How long a hog may take for one answer: a machine may be slow and busy, a hang is for ever.
+pub const ANSWER: Duration = Duration::from_secs(120);
+/// Pages of a [`small`] hog that cannot stay: three quarters, less a margin for what the kernel reads back.
+pub const SWAPPED: u64 = 10_000;
+
+/// A hog for a test: 64 MiB, of which it may keep a quarter, filled.
+///
+/// # Panics
+/// When it cannot be had.
+#[must_use]
+pub fn small() -> Hog {
+    let mut hog = Hog::start(&programs::sibling("hog"), 64, 16).expect("a hog in a cgroup");
+    assert_right(&hog.answer(ANSWER));
+    hog
+}
+
+/// Fails unless every page of a [`small`] hog was right.
+///
+/// # Panics
+/// When it was not.
+pub fn assert_right(answer: &Answer) {
+    assert!(matches!(answer, Answer::Right(16384, _)), "{answer:?}");
 }

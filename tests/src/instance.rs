@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::wait;
+use crate::{programs, wait};
 
 /// How long a command that brings no pages back may take.
 const COMMAND: Duration = Duration::from_secs(60);
@@ -31,6 +31,15 @@ impl Uzswap {
     pub fn new(program: &Path) -> io::Result<Uzswap> {
         let run = tempfile::Builder::new().prefix("uzswap-run-").tempdir()?;
         Ok(Uzswap { program: program.to_owned(), run })
+    }
+
+    /// Uses the program of this source tree.
+    ///
+    /// # Panics
+    /// When it does not build.
+    #[must_use]
+    pub fn of_this_tree() -> Uzswap {
+        Uzswap::new(&programs::uzswap()).expect("a run directory")
     }
 
     /// The directory of instances.
@@ -141,7 +150,10 @@ impl<'a> Instance<'a> {
                 return Err(io::Error::other("uzswap swapon --foreground ended without naming a device"));
             }
             Err(_) => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "uzswap swapon does not name its device"));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "uzswap swapon does not name its device",
+                ));
             }
         }
         Ok(instance)

@@ -10,4 +10,5 @@ pub mod hog;
 pub mod instance;
 pub mod machine;
 pub mod need;
+pub mod programs;
 pub mod wait;
