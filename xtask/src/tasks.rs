@@ -1,7 +1,7 @@
 //! The tasks.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::run::{Why, become_it, cargo, root, run, target, there_is};
@@ -9,8 +9,6 @@ use crate::run::{Why, become_it, cargo, root, run, target, there_is};
 /// What the tests use besides Rust: the program that shows it is there, and the Debian package.
 const PACKAGES: [(&str, &str); 3] =
     [("fio", "fio"), ("losetup", "util-linux"), ("/usr/lib/x86_64-linux-gnu/liblzo2.so.2", "liblzo2-2")];
-/// Crates with models for the shuttle scheduler.
-const SHUTTLE: [&str; 2] = ["zpool", "zswap"];
 /// Seconds that each fuzz target runs.
 const FUZZ_SECONDS: u32 = 20;
 
@@ -81,26 +79,37 @@ fn install() -> Result<(), Why> {
     }
 }
 
-/// The concurrent cores under a scheduler that tries interleavings. A build of its own: every lock is another type.
+/// The concurrent cores under a scheduler that tries interleavings: the test files that begin with `#![cfg(shuttle)]`.
+/// A build of its own: every lock is another type.
 fn shuttle() -> Result<(), Why> {
-    let mut command = cargo(&["test", "--release", "--lib", "--tests"]);
-    for package in SHUTTLE {
-        command.args(["--package", package]);
+    for package in ["zpool", "zswap"] {
+        let files = scripts(&root().join("crates").join(package).join("tests"));
+        let text = |path: &PathBuf| fs::read_to_string(path).unwrap_or_default();
+        for (name, _) in files.iter().filter(|(_, path)| text(path).contains("#![cfg(shuttle)]")) {
+            let mut command = cargo(&["test", "--release", "--package", package, "--test", name]);
+            run(command.env("RUSTFLAGS", "--cfg shuttle").env("CARGO_TARGET_DIR", target().join("shuttle")))?;
+        }
     }
-    // Tests under this scheduler are those with its name; the rest run outside it and would not work here.
-    command.args(["--", "shuttle"]);
-    run(command.env("RUSTFLAGS", "--cfg shuttle").env("CARGO_TARGET_DIR", target().join("shuttle")))
+    Ok(())
+}
+
+/// The Rust files of a directory by name; none where there is no such directory.
+fn scripts(dir: &Path) -> Vec<(String, PathBuf)> {
+    let paths = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    let rust = paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let mut named: Vec<_> =
+        rust.filter_map(|path| Some((path.file_stem()?.to_str()?.to_owned(), path))).collect();
+    named.sort();
+    named
 }
 
 /// Each fuzz target for a moment: enough to show that it works and that nothing is broken at the surface.
 fn fuzz() -> Result<(), Why> {
-    let Ok(targets) = fs::read_dir(root().join("fuzz/fuzz_targets")) else { return Ok(()) };
-    let names = targets
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|e| e == "rs"));
-    let mut names: Vec<_> = names.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
-    names.sort();
+    let names: Vec<_> =
+        scripts(&root().join("fuzz/fuzz_targets")).into_iter().map(|(name, _)| name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
     if !there_is("cargo-fuzz", &["fuzz", "--version"]) && !there_is("cargo-fuzz", &["--version"]) {
         let reason = "cargo-fuzz is not installed (cargo install cargo-fuzz)";
         println!("SKIP fuzz {}: {reason}", names.join(" "));

@@ -1,0 +1,97 @@
+//! How a server ends: by SIGTERM, which brings every page back, and by SIGKILL, after which nothing hangs and everything is
+//! cleaned up.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use tests::hog::{ANSWER, Answer, SWAPPED, assert_right, small};
+use tests::instance::{DRAIN, Instance, Uzswap};
+use tests::machine::Machine;
+use tests::{need, wait};
+
+const SIZE: [&str; 2] = ["--size", "128M"];
+
+#[test]
+fn sigterm_brings_every_page_back() {
+    if !need::swap("sigterm_brings_every_page_back") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let before = Machine::now(uzswap.run_dir());
+    for again in [false, true] {
+        let mut instance = Instance::start(&uzswap, "term", &SIZE).expect("swapon");
+        let mut hog = small();
+        assert!(instance.number("stored_pages").expect("status") > SWAPPED);
+        hog.tell("run");
+        hog.set_limit(128).expect("a higher limit");
+        instance.signal(libc::SIGTERM);
+        if again {
+            // While it drains, and again: it must neither stop nor start over.
+            for _ in 0..20 {
+                std::thread::sleep(Duration::from_millis(5));
+                instance.signal(libc::SIGTERM);
+            }
+        }
+        assert!(instance.exit(DRAIN).expect("the server ends").success());
+        hog.tell("check");
+        assert_right(&hog.answer(ANSWER));
+        assert_right(&hog.answer(ANSWER));
+        before.assert_restored(uzswap.run_dir());
+    }
+}
+
+#[test]
+fn a_killed_server_hangs_nobody_and_is_cleaned_up() {
+    if !need::swap("a_killed_server_hangs_nobody_and_is_cleaned_up") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let before = Machine::now(uzswap.run_dir());
+    for by_swapoff in [true, false] {
+        let mut instance = Instance::start(&uzswap, "killed", &SIZE).expect("swapon");
+        let mut hog = small();
+        hog.tell("run");
+        let swapped = || instance.number("zswpin").is_ok_and(|pages| pages > SWAPPED);
+        assert!(wait::until(ANSWER, swapped), "the kernel reads back");
+        instance.signal(libc::SIGKILL);
+        assert_eq!(instance.exit(ANSWER).expect("it dies").signal(), Some(libc::SIGKILL));
+        // Its pages are gone: it must be told so by a signal, not wait and not read zeros.
+        assert_eq!(hog.answer(ANSWER), Answer::Gone, "never wrong, never waiting");
+        let death = hog.exit(ANSWER).expect("the program ends").signal();
+        assert!(matches!(death, Some(libc::SIGBUS | libc::SIGKILL)), "{death:?}");
+        drop(hog);
+        if by_swapoff {
+            uzswap.done(&["swapoff", "--all"], DRAIN).expect("swapoff --all cleans up");
+        } else {
+            let mut next = Instance::start(&uzswap, "killed", &SIZE).expect("the next swapon cleans up");
+            let mut hog = small();
+            assert_right(&hog.ask("churn", ANSWER));
+            drop(hog);
+            uzswap.done(&["swapoff", "killed"], DRAIN).expect("swapoff");
+            assert!(next.exit(ANSWER).expect("the server ends").success());
+        }
+        before.assert_restored(uzswap.run_dir());
+    }
+}
+
+#[test]
+fn swapoff_takes_the_device_too_and_says_when_there_is_none() {
+    if !need::swap("swapoff_takes_the_device_too_and_says_when_there_is_none") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let before = Machine::now(uzswap.run_dir());
+    let device =
+        uzswap.done(&["swapon", "--size", "16M", "--name", "back"], DRAIN).expect("to the background");
+    assert_eq!(uzswap.status("back").expect("status")["device"], device.as_str());
+    let again = uzswap.call(&["swapon", "--size", "16M", "--name", "back"]).expect("it ends");
+    assert_eq!(again.status.code(), Some(1), "the name is running");
+    assert!(again.stderr.starts_with(b"uzswap: "), "{again:?}");
+    uzswap.done(&["swapoff", &device], DRAIN).expect("swapoff by device");
+    before.assert_restored(uzswap.run_dir());
+    for gone in ["back", device.as_str()] {
+        let output = uzswap.call(&["swapoff", gone]).expect("it ends");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(output.stderr.starts_with(b"uzswap: "), "{output:?}");
+    }
+}
