@@ -12,9 +12,23 @@ use tempfile::TempDir;
 use crate::{programs, wait};
 
 /// How long a command that brings no pages back may take.
-const COMMAND: Duration = Duration::from_secs(60);
+pub const COMMAND: Duration = Duration::from_secs(60);
 /// How long bringing all pages back may take.
 pub const DRAIN: Duration = Duration::from_secs(180);
+
+/// Runs a program to its end.
+///
+/// # Errors
+/// `TimedOut` when it took longer than `limit`; it is killed then.
+pub fn ended(command: &mut Command, limit: Duration) -> io::Result<Output> {
+    // Into files, which a server that stays in the background may keep open: a pipe would have no end.
+    let (out, err) = (tempfile::NamedTempFile::new()?, tempfile::NamedTempFile::new()?);
+    let mut child = command.stdin(Stdio::null()).stdout(out.reopen()?).stderr(err.reopen()?).spawn()?;
+    let status = wait::exit(&mut child, limit).inspect_err(|_| {
+        let _ = child.kill();
+    })?;
+    Ok(Output { status, stdout: std::fs::read(out.path())?, stderr: std::fs::read(err.path())? })
+}
 
 /// The command, and the directory of instances that it is to use.
 #[derive(Debug)]
@@ -59,15 +73,9 @@ impl Uzswap {
     /// Runs the command with these arguments to its end.
     ///
     /// # Errors
-    /// `TimedOut` when it took longer than `limit`; it is killed then.
+    /// As [`ended`].
     pub fn call_within(&self, args: &[&str], limit: Duration) -> io::Result<Output> {
-        // Into files, which a server that stays in the background may keep open: a pipe would have no end.
-        let (out, err) = (tempfile::NamedTempFile::new()?, tempfile::NamedTempFile::new()?);
-        let mut child = self.command(args).stdout(out.reopen()?).stderr(err.reopen()?).spawn()?;
-        let status = wait::exit(&mut child, limit).inspect_err(|_| {
-            let _ = child.kill();
-        })?;
-        Ok(Output { status, stdout: std::fs::read(out.path())?, stderr: std::fs::read(err.path())? })
+        ended(&mut self.command(args), limit)
     }
 
     /// Runs a command that does not bring pages back.
