@@ -4,11 +4,12 @@
 //! never across compression, a checksum or I/O. Because index and age are one structure ([`crate::lru`]), an entry that
 //! can be found can be written back and the other way round: there is no moment between joining the one and the other.
 //!
-//! Two kinds of work go on outside the lock and are noted here:
+//! Three kinds of work go on outside the lock and are noted here:
 //! * A *pin* keeps an object alive while its bytes are read. Whoever removes the entry meanwhile leaves freeing the object
 //!   to the last one that unpins it.
 //! * A *write* is a range of the device under way: a writeback, a direct write or a discard. Nobody starts another one
 //!   that overlaps it and is not harmless; that is what keeps an old writeback from landing on newer data.
+//! * A *read* of the device. Only a swapoff waits for those.
 
 use std::sync::Arc;
 
@@ -55,7 +56,7 @@ pub(crate) struct Object {
 
 pub(crate) struct Area {
     pub state: Mutex<State>,
-    /// A write or a pin ended.
+    /// A write, a read or a pin ended.
     pub quiet: Condvar,
     bytes: AtomicUsize,
 }
@@ -65,6 +66,7 @@ pub(crate) struct State {
     pub on: Option<On>,
     pins: Vec<Pin>,
     writes: Vec<Extent>,
+    reads: usize,
 }
 
 /// A swap type that is switched on.
@@ -153,8 +155,16 @@ impl State {
         }
     }
 
+    pub(crate) fn begin_read(&mut self) {
+        self.reads += 1;
+    }
+
+    pub(crate) fn end_read(&mut self) {
+        self.reads -= 1;
+    }
+
     /// Nothing is under way.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.pins.is_empty() && self.writes.is_empty()
+        self.pins.is_empty() && self.writes.is_empty() && self.reads == 0
     }
 }

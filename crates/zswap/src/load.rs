@@ -6,7 +6,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use zcomp::Page;
+use zcomp::{PAGE_SIZE, Page};
 
 use crate::area::{Area, Extent, Object};
 use crate::cache::{SwapEntry, Zswap};
@@ -102,17 +102,24 @@ impl Zswap {
                 }
                 What::Device { checksum } => {
                     let device = state.on.as_ref().and_then(|on| on.device.clone());
+                    state.begin_read();
                     drop(state);
                     drop(worker);
+                    // Read aside: if the entry goes meanwhile, this is a miss, and the caller's page stays as it is.
+                    let mut content = [0; PAGE_SIZE];
                     let read = match device {
                         Some(device) => {
-                            swapfile::SwapDevice::read_page(&*device, u64::from(entry.offset), page)
+                            swapfile::SwapDevice::read_page(&*device, u64::from(entry.offset), &mut content)
                                 .map_err(LoadError::Device)
                         }
                         None => Err(LoadError::Damaged),
                     };
-                    let intact = read.is_ok() && checksum::of(page) == checksum;
+                    let intact = read.is_ok() && checksum::of(&content) == checksum;
                     let mut state = area.state.lock();
+                    state.end_read();
+                    if state.is_quiet() {
+                        area.quiet.notify_all();
+                    }
                     let now = state.on.as_ref().and_then(|on| on.tree.get(entry.offset));
                     if !now.is_some_and(|now| now.stamp == found.stamp && now.what == found.what) {
                         // Another store, load or invalidate won, and may have changed the device under the read.
@@ -132,6 +139,7 @@ impl Zswap {
                         self.count(Counter::DecompressFail);
                         return Err(LoadError::Damaged);
                     }
+                    *page = content;
                     self.count(Counter::DeviceReads);
                     self.recent_device_reads.fetch_add(1, Relaxed);
                     return Ok(Some(Source::Device));

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use zcomp::{CompressError, PAGE_SIZE, Page};
 use zpool::MallocError;
 
-use crate::area::{Area, Extent, Object};
+use crate::area::{Area, Device, Extent, Object};
 use crate::cache::{SwapEntry, Zswap};
 use crate::checksum;
 use crate::entry::{Entry, What};
@@ -255,17 +255,23 @@ impl Zswap {
         true
     }
 
-    /// [`Zswap::drop_entry`], and in the same step notes that the slot of the device is about to be written.
-    pub(crate) fn drop_and_begin_write(&self, area: &Area, extent: Extent) {
+    /// [`Zswap::drop_entry`], and in the same step notes that the slot of the device is about to be written. Returns that
+    /// device; it stays the swap type's until the write ends. `None`: it has none by now, and nothing is noted.
+    pub(crate) fn drop_and_begin_write(&self, area: &Area, extent: Extent) -> Option<Device> {
         let mut state = Zswap::wait_for_writes(area, area.state.lock(), extent);
+        let on = state.on.as_ref().filter(|on| extent.first < on.pages);
+        let device = on.and_then(|on| on.device.clone());
         let entry = state.on.as_mut().and_then(|on| on.tree.remove(extent.first));
         let freed = entry.as_ref().and_then(|entry| state.release(entry));
-        state.begin_write(extent);
+        if device.is_some() {
+            state.begin_write(extent);
+        }
         area.note_bytes(&state);
         drop(state);
         if let Some(entry) = entry {
             self.finish_removal(self.workers.one(), &entry, freed);
         }
+        device
     }
 
     /// What follows once an entry is out of its index: gauges, its object, and its pool if it was the last.

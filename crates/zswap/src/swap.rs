@@ -41,13 +41,13 @@ impl Zswap {
             Ok(()) => return Ok(Placed::Cache),
             Err(refusal) => refusal,
         };
-        let (exists, device) = {
+        let (exists, has_device) = {
             let state = area.state.lock();
             let on = state.on.as_ref().filter(|on| entry.offset < on.pages);
-            (on.is_some(), on.and_then(|on| on.device.clone()))
+            (on.is_some(), on.is_some_and(|on| on.device.is_some()))
         };
-        if let Some(device) = device {
-            return self.write_through(area, entry, page, &device).map(|()| Placed::Device(refusal)).map_err(
+        if has_device {
+            return self.write_through(area, entry, page).map(|()| Placed::Device(refusal)).map_err(
                 |error| {
                     self.count(Counter::SwapOutFail);
                     SwapOutError::Device(refusal, error)
@@ -70,15 +70,12 @@ impl Zswap {
 
     /// Writes a refused page to the device. Its slot is noted as being written from the moment its older content is
     /// dropped until the new one is published, so a load in between waits instead of finding nothing.
-    fn write_through(
-        &self,
-        area: &Area,
-        entry: SwapEntry,
-        page: &Page,
-        device: &crate::area::Device,
-    ) -> Result<(), swapfile::DeviceError> {
+    fn write_through(&self, area: &Area, entry: SwapEntry, page: &Page) -> Result<(), swapfile::DeviceError> {
         let slot = Extent { first: entry.offset, count: 1 };
-        self.drop_and_begin_write(area, slot);
+        let Some(device) = self.drop_and_begin_write(area, slot) else {
+            // Switched off meanwhile.
+            return Err(swapfile::DeviceError::Io(libc::ENODEV));
+        };
         let written = device.write_pages(u64::from(entry.offset), std::slice::from_ref(page));
         let what = What::Device { checksum: checksum::of(page) };
         let mut replaced = None;

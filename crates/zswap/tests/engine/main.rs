@@ -1,0 +1,5 @@
+//! Tests of the engine through its public face, on devices and allocators that misbehave on demand.
+
+mod support;
+
+mod races;
