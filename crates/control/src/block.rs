@@ -125,8 +125,9 @@ impl Mapped {
             return Err(io::ErrorKind::InvalidData.into());
         }
         // SAFETY: a new mapping at an address of the kernel's choosing; the file has the length mapped, checked above.
-        let base =
-            unsafe { rustix::mm::mmap(std::ptr::null_mut(), Self::bytes(), protection, MapFlags::SHARED, file, 0)? };
+        let base = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), Self::bytes(), protection, MapFlags::SHARED, file, 0)?
+        };
         NonNull::new(base.cast()).map(|base| Mapped { base }).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
@@ -168,7 +169,8 @@ impl Writer {
     /// As for making a file of some 20 KiB.
     pub fn new(dir: &Path) -> io::Result<Writer> {
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
-        let file: File = rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode)?.into();
+        let file: File =
+            rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode)?.into();
         file.set_len(Mapped::bytes() as u64)?;
         let mapped = Mapped::map(&file, ProtFlags::READ | ProtFlags::WRITE)?;
         mapped.head().bytes.store(Mapped::bytes() as u64, Ordering::Relaxed);

@@ -188,7 +188,9 @@ mod tests {
         let set = |name: &str, value: &str| Request::Set { name: name.to_owned(), value: value.to_owned() };
         request(&path, &set("enabled", "Y")).unwrap();
         request(&path, &set("compressor", "zstd(level = 3)")).unwrap();
-        assert!(matches!(request(&path, &set("x", "bad")), Err(RequestError::Refused(22, text)) if text == "no way"));
+        assert!(
+            matches!(request(&path, &set("x", "bad")), Err(RequestError::Refused(22, text)) if text == "no way")
+        );
         assert!(matches!(request(&path, &set("x", "a\nb")), Err(RequestError::Line)));
         for nonsense in ["\n", "set\n", "set x\n", "quit\n", &"x".repeat(10_000)] {
             let mut client = UnixStream::connect(&path).unwrap();

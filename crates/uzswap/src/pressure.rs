@@ -16,7 +16,9 @@ const SHARE: u64 = 16;
 /// Watches from a thread of its own for as long as the cache lives. Without pressure information there is nothing to watch,
 /// and the shrinker stays idle.
 pub fn watch(cache: &Arc<Zswap>) {
-    let Ok(mut pressure) = File::options().read(true).write(true).open("/proc/pressure/memory") else { return };
+    let Ok(mut pressure) = File::options().read(true).write(true).open("/proc/pressure/memory") else {
+        return;
+    };
     if pressure.write_all(TRIGGER).is_err() {
         return;
     }

@@ -55,7 +55,9 @@ pub fn run(plan: &Plan, on: impl FnOnce(&Path)) -> Result<(), Failure> {
     let mut device = Device::create(store, &config).map_err(Failure::told)?;
 
     for part in device.missing_kit() {
-        eprintln!("uzswap: warning: {part}; without it the device can hang or lose its server when memory runs out everywhere");
+        eprintln!(
+            "uzswap: warning: {part}; without it the device can hang or lose its server when memory runs out everywhere"
+        );
     }
     let up = announce(plan, &writer, &cache, &device, pages);
     let server = up.and_then(|()| {
@@ -118,7 +120,10 @@ pub fn run(plan: &Plan, on: impl FnOnce(&Path)) -> Result<(), Failure> {
 }
 
 /// A thread; it inherits what the deadlock kit gave this one.
-fn background(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, Failure> {
+fn background(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, Failure> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     thread.map_err(|error| Failure::job("thread", error))
 }
@@ -175,7 +180,8 @@ fn answer(
 fn backing(plan: &Plan) -> Result<(u32, Option<Arc<dyn SwapDevice>>), Failure> {
     let page = PAGE_SIZE as u64;
     let slots = |pages: u64| {
-        u32::try_from(pages).map_err(|_| Failure::job("--size", format!("{pages} pages are more than a swap area can have")))
+        u32::try_from(pages)
+            .map_err(|_| Failure::job("--size", format!("{pages} pages are more than a swap area can have")))
     };
     let Some(path) = &plan.backing else {
         let default = zswap::system_ram_bytes() / DEFAULT_RAM_SHARE / page * page;
@@ -191,7 +197,11 @@ fn refuse_running(name: &str) -> Result<(), Failure> {
     let alive = socket_path(name).exists()
         && matches!(Instance::claim_dead(&root(), name), Ok(None))
         && socket_path(name).exists();
-    if alive { Err(Failure::job(name, "an instance of this name is running; choose another --name")) } else { Ok(()) }
+    if alive {
+        Err(Failure::job(name, "an instance of this name is running; choose another --name"))
+    } else {
+        Ok(())
+    }
 }
 
 /// The kernel's zswap in front of us takes the pages first: they are compressed twice, and our numbers look dead.

@@ -20,10 +20,14 @@ pub fn parse(text: &str, ram: u64) -> Result<u64, String> {
     };
     let too_large = || format!("'{text}' is too large");
     match number.split_once('.') {
-        None => number.parse::<u64>().map_err(|error| match error.kind() {
-            std::num::IntErrorKind::PosOverflow => too_large(),
-            _ => bad(),
-        })?.checked_mul(scale).ok_or_else(too_large),
+        None => number
+            .parse::<u64>()
+            .map_err(|error| match error.kind() {
+                std::num::IntErrorKind::PosOverflow => too_large(),
+                _ => bad(),
+            })?
+            .checked_mul(scale)
+            .ok_or_else(too_large),
         Some((whole, part)) if !part.is_empty() && part.len() <= 9 && !part.contains('.') => {
             let whole: u64 = whole.parse().map_err(|_| bad())?;
             let part_value: u64 = part.parse().map_err(|_| bad())?;
@@ -68,7 +72,21 @@ mod tests {
         ] {
             assert_eq!(parse(text, ram), Ok(bytes), "{text}");
         }
-        for text in ["", "M", "-5M", "5X", "1.2.3M", "1.M", ".5M", "64 M", "0x10", "5MM", "99999999999999999999", "9999999999T", "18446744073709551615.5G"] {
+        for text in [
+            "",
+            "M",
+            "-5M",
+            "5X",
+            "1.2.3M",
+            "1.M",
+            ".5M",
+            "64 M",
+            "0x10",
+            "5MM",
+            "99999999999999999999",
+            "9999999999T",
+            "18446744073709551615.5G",
+        ] {
             assert!(parse(text, ram).is_err(), "{text}");
         }
     }

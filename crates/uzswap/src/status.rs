@@ -114,16 +114,16 @@ impl Summary {
 fn in_json(name: &str, block: &Block) -> Value {
     let summary = Summary::of(block);
     let mut object = Map::new();
-    for (key, fact) in [
-        ("device", Fact::Device),
-        ("via", Fact::Via),
-        ("backing", Fact::Backing),
-        ("profile", Fact::Profile),
-    ] {
+    for (key, fact) in
+        [("device", Fact::Device), ("via", Fact::Via), ("backing", Fact::Backing), ("profile", Fact::Profile)]
+    {
         object.insert(key.into(), block.fact(fact).into());
     }
     object.insert("name".into(), name.into());
-    object.insert("size_bytes".into(), (block.fact(Fact::Pages).parse().unwrap_or(0) * PAGE_SIZE as u64).into());
+    object.insert(
+        "size_bytes".into(),
+        (block.fact(Fact::Pages).parse().unwrap_or(0) * PAGE_SIZE as u64).into(),
+    );
     for counter in Counter::ALL {
         object.insert(counter.name().into(), block.stats().get(*counter).into());
     }
@@ -150,28 +150,72 @@ fn in_text(name: &str, block: &Block) -> String {
         path => format!("backing {path}"),
     };
     let facts = [
-        ("Device", format!("{}, {} of slots, by {}, {backing}", block.fact(Fact::Device), show(size), block.fact(Fact::Via))),
-        ("Stored", format!(
-            "{} in {} pages ({} same-filled, {} incompressible)",
-            show(summary.original),
-            get(Counter::StoredPages),
-            get(Counter::SameFilledPages),
-            get(Counter::StoredIncompressiblePages)
-        )),
-        ("Memory", format!(
-            "{}: pool {} + metadata {}; {:.1} % of RAM, {:.0} % of the limit of {}",
-            show(summary.memory),
-            show(get(Counter::PoolTotalSize)),
-            show(get(Counter::MetadataBytes)),
-            percent(summary.memory, ram),
-            percent(summary.memory, limit),
-            show(limit)
-        )),
-        ("Saved", format!("{} of RAM; ratio {:.2} (stored / memory, all overhead counted)", show(summary.saved()), summary.ratio())),
-        ("On disk", format!("{}; {} pages written back, {} written straight", show(summary.on_device), get(Counter::WrittenBackPages), get(Counter::DeviceWrites))),
-        ("Traffic", format!("{} pages out, {} in, {} read from the device", get(Counter::Zswpout), get(Counter::Zswpin), get(Counter::DeviceReads))),
+        (
+            "Device",
+            format!(
+                "{}, {} of slots, by {}, {backing}",
+                block.fact(Fact::Device),
+                show(size),
+                block.fact(Fact::Via)
+            ),
+        ),
+        (
+            "Stored",
+            format!(
+                "{} in {} pages ({} same-filled, {} incompressible)",
+                show(summary.original),
+                get(Counter::StoredPages),
+                get(Counter::SameFilledPages),
+                get(Counter::StoredIncompressiblePages)
+            ),
+        ),
+        (
+            "Memory",
+            format!(
+                "{}: pool {} + metadata {}; {:.1} % of RAM, {:.0} % of the limit of {}",
+                show(summary.memory),
+                show(get(Counter::PoolTotalSize)),
+                show(get(Counter::MetadataBytes)),
+                percent(summary.memory, ram),
+                percent(summary.memory, limit),
+                show(limit)
+            ),
+        ),
+        (
+            "Saved",
+            format!(
+                "{} of RAM; ratio {:.2} (stored / memory, all overhead counted)",
+                show(summary.saved()),
+                summary.ratio()
+            ),
+        ),
+        (
+            "On disk",
+            format!(
+                "{}; {} pages written back, {} written straight",
+                show(summary.on_device),
+                get(Counter::WrittenBackPages),
+                get(Counter::DeviceWrites)
+            ),
+        ),
+        (
+            "Traffic",
+            format!(
+                "{} pages out, {} in, {} read from the device",
+                get(Counter::Zswpout),
+                get(Counter::Zswpin),
+                get(Counter::DeviceReads)
+            ),
+        ),
         ("Refused", refused(block)),
-        ("Using", format!("profile {}, compressor {}", block.fact(Fact::Profile), block.fact(Fact::Param(Param::Compressor)))),
+        (
+            "Using",
+            format!(
+                "profile {}, compressor {}",
+                block.fact(Fact::Profile),
+                block.fact(Fact::Param(Param::Compressor))
+            ),
+        ),
     ];
     let mut text = format!("{name}\n");
     for (label, line) in facts {
@@ -184,7 +228,10 @@ fn in_text(name: &str, block: &Block) -> String {
 fn refused(block: &Block) -> String {
     let given: Vec<_> = Counter::ALL
         .iter()
-        .filter(|counter| counter.name().starts_with("reject_") || matches!(counter, Counter::PoolLimitHit | Counter::SwapOutFail))
+        .filter(|counter| {
+            counter.name().starts_with("reject_")
+                || matches!(counter, Counter::PoolLimitHit | Counter::SwapOutFail)
+        })
         .map(|counter| (counter.name(), block.stats().get(*counter)))
         .filter(|(_, count)| *count > 0)
         .map(|(name, count)| format!("{name} {count}"))

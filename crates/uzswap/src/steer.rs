@@ -80,7 +80,9 @@ pub fn told(undone: &cleanup::Undone) {
             device.display(),
             crate::size::show(undone.lost_bytes)
         ),
-        Some(device) => eprintln!("uzswap: {}: its server had died; removed {}", undone.name, device.display()),
+        Some(device) => {
+            eprintln!("uzswap: {}: its server had died; removed {}", undone.name, device.display())
+        }
         None => {}
     }
 }
@@ -88,7 +90,8 @@ pub fn told(undone: &cleanup::Undone) {
 fn instance_of_device(device: &str) -> Result<String, Failure> {
     let names = swapdev::instances(&root()).map_err(Failure::told)?;
     let serves = |name: &String| {
-        control::Block::open(&block_path(name)).is_ok_and(|block| Path::new(&block.fact(Fact::Device)) == Path::new(device))
+        control::Block::open(&block_path(name))
+            .is_ok_and(|block| Path::new(&block.fact(Fact::Device)) == Path::new(device))
     };
     names.into_iter().find(serves).ok_or_else(|| Failure::job(device, "no instance serves this device"))
 }

@@ -49,9 +49,8 @@ fn plan(args: &Swapon) -> Result<Plan, Failure> {
     let mut profile = Profile::named("default");
     let mut params = Vec::new();
     for option in &args.options {
-        let (name, value) = option
-            .split_once('=')
-            .ok_or_else(|| Failure::usage(format!("-o {option}"), "not NAME=VALUE"))?;
+        let (name, value) =
+            option.split_once('=').ok_or_else(|| Failure::usage(format!("-o {option}"), "not NAME=VALUE"))?;
         if name == "profile" {
             profile = Profile::named(value);
             if profile.is_none() {
@@ -73,7 +72,10 @@ fn plan(args: &Swapon) -> Result<Plan, Failure> {
     if let Some(bytes) = size
         && (bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE as u64))
     {
-        return Err(Failure::usage("--size", format!("{bytes} bytes are not a whole number of {PAGE_SIZE}-byte pages above 0")));
+        return Err(Failure::usage(
+            "--size",
+            format!("{bytes} bytes are not a whole number of {PAGE_SIZE}-byte pages above 0"),
+        ));
     }
     let priority = args.priority.parse().ok().and_then(Priority::new);
     Ok(Plan {
@@ -90,7 +92,8 @@ fn plan(args: &Swapon) -> Result<Plan, Failure> {
 /// Serves in a child that has left the terminal, and returns when the device is on or has failed to be.
 fn in_background(plan: &Plan) -> Result<(), Failure> {
     let cannot = |error: std::io::Error| Failure::job("background", error);
-    let (ready, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| cannot(e.into()))?;
+    let (ready, tell) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| cannot(e.into()))?;
     // SAFETY: this process has one thread, so the child is a whole copy of it and may do anything.
     match unsafe { libc::fork() } {
         -1 => Err(cannot(std::io::Error::last_os_error())),

@@ -1,0 +1,182 @@
+//! The swap device against nbdkit's memory plugin with zstd, exported by nbdfuse, under a loop device: the nearest thing
+//! that packages give. The same real pages are written and read through O_DIRECT on both block devices in turn.
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use swapdev::{Attach, Errno, PageStore, Via};
+use zswap::{Keep, Options, PAGE_SIZE, Page, Profile, SwapEntry, Zswap};
+
+use crate::median;
+
+const ROUNDS: usize = 5;
+const PAGES: usize = 16384;
+
+/// The cache as a page store; what the command's own adapter does, without swap.
+struct Store(Zswap);
+
+fn entry(page: u64) -> SwapEntry {
+    SwapEntry { swap_type: 0, offset: u32::try_from(page).unwrap_or(u32::MAX) }
+}
+
+impl PageStore for Store {
+    fn pages(&self) -> u64 {
+        PAGES as u64
+    }
+    fn thread_start(&self) {
+        self.0.warm_up();
+    }
+    fn read(&self, page: u64, out: &mut Page) -> Result<(), Errno> {
+        match self.0.load(entry(page), out, Keep::Always) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => {
+                out.fill(0);
+                Ok(())
+            }
+            Err(_) => Err(Errno::IO),
+        }
+    }
+    fn write(&self, page: u64, data: &Page) -> Result<(), Errno> {
+        self.0.swap_out(entry(page), data).map(|_| ()).map_err(|_| Errno::IO)
+    }
+    fn discard(&self, first: u64, count: u64) -> Result<(), Errno> {
+        self.0.invalidate_range(entry(first), u32::try_from(count).unwrap_or(u32::MAX));
+        Ok(())
+    }
+    fn flush(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+}
+
+#[repr(C, align(4096))]
+struct Aligned([u8; 64 * PAGE_SIZE]);
+
+/// Microseconds a page of writing all pages and of reading them, `at_once` a request. The content is checked.
+fn drive(device: &Path, pages: &[u8], at_once: usize) -> (f64, f64) {
+    let open = || File::options().read(true).write(true).custom_flags(libc::O_DIRECT).open(device);
+    let file = open().unwrap_or_else(|error| panic!("{}: {error}", device.display()));
+    let mut buffer = Box::new(Aligned([0; 64 * PAGE_SIZE]));
+    let bytes = at_once * PAGE_SIZE;
+    let a_page = |begun: Instant| begun.elapsed().as_micros() as f64 / (pages.len() / PAGE_SIZE) as f64;
+    let begun = Instant::now();
+    for (chunk, at) in pages.chunks_exact(bytes).zip((0u64..).step_by(bytes)) {
+        buffer.0[..bytes].copy_from_slice(chunk);
+        file.write_all_at(&buffer.0[..bytes], at).expect("the device takes writes");
+    }
+    let write = a_page(begun);
+    let begun = Instant::now();
+    for (chunk, at) in pages.chunks_exact(bytes).zip((0u64..).step_by(bytes)) {
+        file.read_exact_at(&mut buffer.0[..bytes], at).expect("the device gives reads");
+        assert!(buffer.0[..bytes] == *chunk, "{}: wrong content at byte {at}", device.display());
+    }
+    (write, a_page(begun))
+}
+
+/// nbdkit, nbdfuse and a loop device, taken down on drop in that order reversed.
+struct Rival {
+    dir: PathBuf,
+    loop_device: PathBuf,
+    nbdkit: Child,
+    nbdfuse: Child,
+}
+
+fn output(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+impl Rival {
+    fn start() -> Option<Rival> {
+        let dir = std::env::temp_dir().join(format!("uzswap-compare-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).ok()?;
+        let (socket, disk) = (dir.join("socket"), dir.join("disk"));
+        std::fs::write(&disk, "").ok()?;
+        let size = format!("{}", PAGES * PAGE_SIZE);
+        let nbdkit = Command::new("nbdkit")
+            .args(["--foreground", "--threads", "2", "--unix"])
+            .arg(&socket)
+            .args(["memory", &size, "allocator=zstd"])
+            .spawn()
+            .ok()?;
+        wait_for(|| socket.exists());
+        let nbdfuse = Command::new("nbdfuse").arg(&disk).arg("--unix").arg(&socket).spawn().ok()?;
+        wait_for(|| std::fs::metadata(&disk).is_ok_and(|disk| disk.len() == (PAGES * PAGE_SIZE) as u64));
+        let disk = disk.to_str()?;
+        let node = output("losetup", &["--find", "--show", "--direct-io=on", "--sector-size", "4096", disk]);
+        Some(Rival { dir, loop_device: node.unwrap_or_default().into(), nbdkit, nbdfuse })
+    }
+}
+
+impl Drop for Rival {
+    fn drop(&mut self) {
+        if let Some(node) = self.loop_device.to_str().filter(|node| !node.is_empty()) {
+            output("losetup", &["--detach", node]);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        output("umount", &[self.dir.join("disk").to_str().unwrap_or_default()]);
+        for child in [&mut self.nbdfuse, &mut self.nbdkit] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn wait_for(ready: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !ready() && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Prints the comparison for the pages in `files`.
+pub fn run(files: &[String]) {
+    let mut pages = Vec::new();
+    for file in files {
+        let bytes = std::fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        pages.extend(bytes.chunks_exact(PAGE_SIZE).take(PAGES / files.len()).flatten());
+    }
+    pages.truncate(pages.len() / (64 * PAGE_SIZE) * 64 * PAGE_SIZE);
+    let Some(rival) = Rival::start().filter(|rival| rival.loop_device.exists()) else {
+        println!("SKIP nbdkit: it needs root and the packages nbdkit and nbdfuse");
+        return;
+    };
+    let mut options = Options::new(Profile::named("default").expect("there is a default profile"));
+    options.params = vec![("compressor".into(), "lz4".into())];
+    let cache = Zswap::new(options).expect("the options are valid");
+    cache.swapon(0, u32::try_from(PAGES).expect("few pages"), None).expect("the type is off");
+    let attach = Attach {
+        store: Arc::new(Store(cache)),
+        threads: NonZeroUsize::MIN.saturating_add(1),
+        label: "uzswap:compare",
+        record: &mut |_| Ok(()),
+    };
+    let ours = Via::Fuse.attach(attach).unwrap_or_else(|error| panic!("uzswap's device: {error}"));
+    println!("{} pages a round, {ROUNDS} rounds in turn, O_DIRECT, one request at a time", pages.len() / PAGE_SIZE);
+    for at_once in [1, 8, 64] {
+        let mut figures: [Vec<f64>; 4] = Default::default();
+        let mut ratios = Vec::new();
+        for _ in 0..ROUNDS {
+            let (our_write, our_read) = drive(ours.path(), &pages, at_once);
+            let (their_write, their_read) = drive(&rival.loop_device, &pages, at_once);
+            for (figures, figure) in figures.iter_mut().zip([our_write, our_read, their_write, their_read]) {
+                figures.push(figure);
+            }
+            ratios.push((our_write + our_read) / (their_write + their_read));
+        }
+        let [our_write, our_read, their_write, their_read] = figures.map(|figures| median(figures).0);
+        let (ratio, least, most) = median(ratios);
+        println!(
+            "{:>3} KiB a request: uzswap (lz4) write {our_write:6.2} read {our_read:6.2}; nbdkit (zstd) write {their_write:6.2} read {their_read:6.2} us a page; ratio {ratio:.3} ({least:.3} to {most:.3}; goal 0.40)",
+            at_once * 4
+        );
+    }
+    if let Err(error) = ours.detach() {
+        println!("uzswap's device: {error}");
+    }
+}

@@ -1,0 +1,26 @@
+//! Measurements that print what they compare. `compare engine FILE.pages...` and, as root,
+//! `compare device FILE.pages...`.
+//!
+//! Rivals run in turn within one call; figures are medians over rounds, with the ratio of each round where two things are
+//! set against each other. Same-filled pages are left out of everything but their own line.
+
+mod device;
+mod engine;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.split_first() {
+        Some((what, files)) if what == "engine" && !files.is_empty() => engine::run(files),
+        Some((what, files)) if what == "device" && !files.is_empty() => device::run(files),
+        _ => {
+            eprintln!("compare: usage: compare engine|device FILE.pages...");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// The middle of some figures, and their extremes.
+pub fn median(mut figures: Vec<f64>) -> (f64, f64, f64) {
+    figures.sort_by(f64::total_cmp);
+    (figures[figures.len() / 2], figures[0], figures[figures.len() - 1])
+}
