@@ -157,7 +157,10 @@ pub fn run(files: &[String]) {
         record: &mut |_| Ok(()),
     };
     let ours = Via::Fuse.attach(attach).unwrap_or_else(|error| panic!("uzswap's device: {error}"));
-    println!("{} pages a round, {ROUNDS} rounds in turn, O_DIRECT, one request at a time", pages.len() / PAGE_SIZE);
+    println!(
+        "{} pages a round, {ROUNDS} rounds in turn, O_DIRECT, one request at a time",
+        pages.len() / PAGE_SIZE
+    );
     for at_once in [1, 8, 64] {
         let mut figures: [Vec<f64>; 4] = Default::default();
         let mut ratios = Vec::new();
