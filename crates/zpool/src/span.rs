@@ -96,7 +96,7 @@ impl Span {
         bytes <= self.usable.load(Relaxed)
     }
 
-    /// Backs a usable range with pages, keeping what it holds.
+    /// Backs a usable range with pages, keeping what it holds. After an error some of them may be there.
     pub(crate) fn populate(&self, offset: usize, len: usize) -> Result<(), NoMemory> {
         match self.advise(offset, len, libc::MADV_POPULATE_WRITE) {
             // Kernels before 5.14 do not know the advice; the pages then come at the first touch.
@@ -105,11 +105,13 @@ impl Span {
         }
     }
 
-    /// Gives the pages of a usable range back. It reads as zeros then.
-    pub(crate) fn release(&self, offset: usize, len: usize) {
-        if self.advise(offset, len, MADV_DONTNEED_LOCKED) == libc::EINVAL {
-            self.advise(offset, len, libc::MADV_DONTNEED);
-        }
+    /// Gives the pages of a usable range back; it reads as zeros then. `false`: they are still there, with what they hold.
+    pub(crate) fn release(&self, offset: usize, len: usize) -> bool {
+        let done = match self.advise(offset, len, MADV_DONTNEED_LOCKED) {
+            libc::EINVAL => self.advise(offset, len, libc::MADV_DONTNEED),
+            done => done,
+        };
+        done == 0
     }
 
     /// Returns 0 or the errno.

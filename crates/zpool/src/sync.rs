@@ -1,15 +1,22 @@
-//! The mutex of this crate: `parking_lot`'s, or `shuttle`'s under `--cfg shuttle`, where a checker runs the allocators
-//! through many thread schedules.
+//! The mutex and the atomic counters of this crate: `parking_lot`'s and `std`'s, or `shuttle`'s under `--cfg shuttle`,
+//! where a checker runs the allocators through many thread schedules.
+//!
+//! Atomics inside mapped memory (handle chunks) stay `std`'s: shuttle's have no all-zero form. That hides no schedule:
+//! the one of them that is read without a lock is followed at once by a lock, where the checker may switch.
 
 #[cfg(not(shuttle))]
-pub(crate) use parking_lot::{Mutex, MutexGuard};
+pub(crate) use parking_lot::Mutex;
+#[cfg(not(shuttle))]
+pub(crate) use std::sync::atomic::AtomicU64;
 
 #[cfg(shuttle)]
-pub(crate) use checked::{Mutex, MutexGuard};
+pub(crate) use checked::Mutex;
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::AtomicU64;
 
 #[cfg(shuttle)]
 mod checked {
-    pub(crate) use shuttle::sync::MutexGuard;
+    use shuttle::sync::MutexGuard;
 
     /// `parking_lot`'s face on shuttle's mutex. A poisoned lock means that the checker found a panic already.
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);

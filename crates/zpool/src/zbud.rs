@@ -223,9 +223,10 @@ impl Zpool for Zbud {
         if size > MAX_OBJECT {
             return Err(MallocError::TooBig { max: MAX_OBJECT });
         }
-        let need = size.div_ceil(CHUNK);
+        #[expect(clippy::cast_possible_truncation, reason = "at most 62 chunks, by the check above")]
+        let need = size.div_ceil(CHUNK) as u8;
         let mut inner = self.inner.lock();
-        let fitting = (need..CHUNKS).find(|&fit| inner.unbuddied[fit].head != NONE);
+        let fitting = (usize::from(need)..CHUNKS).find(|&fit| inner.unbuddied[fit].head != NONE);
         let page = match fitting {
             Some(fit) => {
                 let page = inner.unbuddied[fit].head;
@@ -235,15 +236,15 @@ impl Zpool for Zbud {
             }
             None => self.take_page(&mut inner)?,
         };
-        let buddy = usize::from(inner.pages[page as usize].chunks[0] != 0);
-        inner.pages[page as usize].chunks[buddy] = need as u8;
+        let buddy = u32::from(inner.pages[page as usize].chunks[0] != 0);
+        inner.pages[page as usize].chunks[buddy as usize] = need;
         if inner.is_unbuddied(page) {
             let fit = inner.pages[page as usize].free_chunks();
             inner.link(Chain::Fit, fit, page);
         }
         inner.link(Chain::Age, 0, page);
         inner.objects += 1;
-        Handle::from_raw(page * 2 + buddy as u32).ok_or(MallocError::NoMemory)
+        Handle::from_raw(page * 2 + buddy).ok_or(MallocError::NoMemory)
     }
 
     fn free(&self, handle: Handle) -> Result<(), BadHandle> {

@@ -1,559 +1,521 @@
-//! One size class: its zspages by fullness, and its handles.
+//! One size class: its zspages, their slots and the handles of its objects. All of it is under the class's lock.
 //!
-//! Everything here is reached with the class's lock held; that lock covers the class's zspages and their memory too.
+//! A zspage is a run of pages with adjacent addresses, so no object is ever split. Zspages lie in arenas (2 MiB) that
+//! the class takes from the pool's span and returns when no zspage is left in them. Slots carry no header: what is to
+//! know about a zspage is in a 16-byte descriptor, and free slots are threaded through the slots themselves.
 
-use super::arenas::{ARENA_PAGES, Arenas, Home, Location};
-use super::handles::{Chunk, Handles};
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use super::arenas::{ARENA_PAGES, Arena};
+use super::handles::{Location, NO_CHUNK};
 use super::sizes::Shape;
-use crate::{BadHandle, ClassStats, Config, Handle, MallocError, PAGE_SIZE};
+use crate::{ClassStats, Handle, MallocError, PAGE_SIZE};
 
-/// Fullness groups: empty, ten bands of ten percent, full.
-pub(super) const GROUPS: usize = 12;
-const FULL: usize = GROUPS - 1;
-/// Victims of one step of compaction: bounds how long a step holds the lock.
-const VICTIMS: usize = 64;
+/// Lists of zspages: 0 empty, 1 to 10 by tenths of the slots in use, 11 full, as in the kernel's fullness groups.
+const EMPTY: usize = 0;
+const FULL: usize = 11;
+/// Places in the class's arenas where no zspage is now.
+const VACANT: usize = 12;
+/// Zspages that compaction is emptying; nothing is allocated there.
+pub(super) const VICTIM: usize = 13;
+const LISTS: usize = 14;
 
-/// A zspage of the class: arena by position in the class's list, and number within it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
-    arena: u16,
-    zspage: u16,
-}
-
-impl Place {
-    const NONE: u32 = u32::MAX;
-
-    fn pack(self) -> u32 {
-        u32::from(self.arena) << 16 | u32::from(self.zspage)
-    }
-
-    fn unpack(packed: u32) -> Option<Place> {
-        let place = Place { arena: (packed >> 16) as u16, zspage: (packed & 0xffff) as u16 };
-        (packed != Place::NONE).then_some(place)
-    }
-}
-
-/// What a zspage is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Addresses without pages.
-    Absent,
-    /// Empty, resident, kept for reuse.
-    Cached,
-    /// On the list of its fullness group.
-    Listed,
-    /// Being emptied by compaction.
-    Victim,
-}
-
-#[derive(Clone, Copy)]
-struct Zspage {
-    /// Slots in use.
-    used: u16,
-    /// First freed slot; a freed slot holds the number of the next in its first two bytes.
-    free: u16,
-    /// Slots from here on were never used since the zspage was made.
-    fresh: u16,
-    group: u8,
-    state: State,
-    prev: u32,
-    next: u32,
-}
-
+/// No zspage.
+const NO_ZSPAGE: u32 = u32::MAX;
+/// No slot: a zspage has at most 16 * 128.
 const NO_SLOT: u16 = u16::MAX;
 
-impl Zspage {
-    const ABSENT: Zspage = Zspage {
-        used: 0,
-        free: NO_SLOT,
-        fresh: 0,
-        group: 0,
-        state: State::Absent,
-        prev: Place::NONE,
-        next: Place::NONE,
-    };
-}
-
-/// An arena that the class has.
-struct Arena {
-    number: u16,
-    /// Zspages that are not absent.
-    resident: u16,
-    zspages: Box<[Zspage]>,
-}
-
-pub(super) struct Class {
-    shape: Shape,
-    number: u8,
-    arenas: Vec<Arena>,
-    /// First zspage of each fullness group.
-    lists: [u32; GROUPS],
-    /// Zspages on the lists, by group.
-    counts: [usize; GROUPS],
-    /// Empty zspages kept for reuse.
-    cached: Vec<u32>,
-    chunks: Vec<Chunk>,
-    /// Positions in `chunks` of some that are not full; the last is used first.
-    open_chunks: Vec<u32>,
-    used: usize,
-}
-
-/// What the class works on.
+/// A zspage's descriptor.
 #[derive(Clone, Copy)]
-pub(super) struct Pool<'a> {
-    pub arenas: &'a Arenas,
-    pub handles: &'a Handles,
-    pub config: &'a Config,
+struct Zspage {
+    /// Neighbours in its list.
+    next: u32,
+    prev: u32,
+    /// Slots in use.
+    inuse: u16,
+    /// The last slot that was freed; its first two bytes name the one before.
+    free: u16,
+    /// Slots from this one on were never used and are not in the list of free ones.
+    fresh: u16,
+    /// Which list it is on.
+    list: u16,
+}
+const _: () = assert!(size_of::<Zspage>() == 16);
+
+/// An arena and the zspages in it. Descriptors exist up to the highest zspage ever built here.
+struct Region {
+    arena: Arena,
+    zspages: Vec<Zspage>,
+    /// Zspages that are not vacant.
+    built: usize,
+}
+
+/// A zspage of the class: the region's place (upper bits) and its number in the region (lower 9 bits).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Id(u32);
+
+const _: () = assert!(ARENA_PAGES == 1 << 9);
+
+impl Id {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an arena has 512 pages, a class at most 2^16 arenas"
+    )]
+    fn new(region: usize, index: usize) -> Id {
+        Id((region << 9 | index) as u32)
+    }
+
+    fn region(self) -> usize {
+        (self.0 >> 9) as usize
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize % ARENA_PAGES
+    }
+}
+
+/// A size class.
+pub(super) struct Class {
+    index: usize,
+    pub(super) shape: Shape,
+    /// 2^32 / slots, rounded up: see `divide`.
+    reciprocal: u64,
+    lists: [u32; LISTS],
+    regions: Vec<Option<Region>>,
+    /// The region where zspages without a descriptor are left; there is never a second.
+    growing: Option<usize>,
+    /// Lists of this class's handle chunks: those with free cells, and full ones.
+    open_chunks: u32,
+    full_chunks: u32,
 }
 
 impl Class {
-    pub(super) fn new(number: u8, shape: Shape) -> Class {
+    pub(super) fn new(index: usize, shape: Shape) -> Class {
         Class {
+            index,
             shape,
-            number,
-            arenas: Vec::new(),
-            lists: [Place::NONE; GROUPS],
-            counts: [0; GROUPS],
-            cached: Vec::new(),
-            chunks: Vec::new(),
-            open_chunks: Vec::new(),
-            used: 0,
+            reciprocal: (1u64 << 32).div_ceil(shape.slots as u64),
+            lists: [NO_ZSPAGE; LISTS],
+            regions: Vec::new(),
+            growing: None,
+            open_chunks: NO_CHUNK,
+            full_chunks: NO_CHUNK,
         }
     }
 
-    pub(super) fn size(&self) -> usize {
-        self.shape.size
-    }
-
-    fn at(&mut self, place: Place) -> &mut Zspage {
-        &mut self.arenas[usize::from(place.arena)].zspages[usize::from(place.zspage)]
-    }
-
-    fn group_of(&self, used: u16) -> usize {
-        match usize::from(used) {
-            0 => 0,
-            used if used == self.shape.slots => FULL,
-            used => 1 + used * (GROUPS - 2) / self.shape.slots,
-        }
-    }
-
-    fn link(&mut self, place: Place) {
-        let used = self.at(place).used;
-        let group = self.group_of(used);
-        let first = self.lists[group];
-        if let Some(first) = Place::unpack(first) {
-            self.at(first).prev = place.pack();
-        }
-        let zspage = self.at(place);
-        zspage.state = State::Listed;
-        zspage.group = group as u8;
-        (zspage.prev, zspage.next) = (Place::NONE, first);
-        self.lists[group] = place.pack();
-        self.counts[group] += 1;
-    }
-
-    fn unlink(&mut self, place: Place) {
-        let Zspage { prev, next, group, .. } = *self.at(place);
-        match Place::unpack(prev) {
-            Some(prev) => self.at(prev).next = next,
-            None => self.lists[usize::from(group)] = next,
-        }
-        if let Some(next) = Place::unpack(next) {
-            self.at(next).prev = prev;
-        }
-        self.counts[usize::from(group)] -= 1;
-    }
-
-    /// Puts a listed zspage on the list that its use now asks for.
-    fn regroup(&mut self, place: Place) {
-        let zspage = *self.at(place);
-        if usize::from(zspage.group) != self.group_of(zspage.used) {
-            self.unlink(place);
-            self.link(place);
-        }
-    }
-
-    /// The zspage to allocate from: of the fullest band that has a free slot.
-    fn fullest_open(&self) -> Option<Place> {
-        (1..FULL).rev().find_map(|group| Place::unpack(self.lists[group]))
-    }
-
-    /// The offset of a slot's bytes in the span.
-    fn offset(&self, place: Place, slot: u16) -> usize {
-        let within =
-            usize::from(place.zspage) * self.shape.pages * PAGE_SIZE + usize::from(slot) * self.shape.size;
-        Arenas::offset(self.arenas[usize::from(place.arena)].number, within)
-    }
-
-    fn location(&self, place: Place, slot: u16) -> Location {
-        Location {
-            arena: self.arenas[usize::from(place.arena)].number,
-            // Slots of an arena: at most 2 MiB / 32.
-            slot: (usize::from(place.zspage) * self.shape.slots + usize::from(slot)) as u16,
-        }
-    }
-
-    /// The zspage and slot at a location in the arena at `position`, if there is a live object's place.
-    fn resolve(&self, location: Location, position: u16) -> Option<(Place, u16)> {
-        let (zspage, slot) =
-            (usize::from(location.slot) / self.shape.slots, usize::from(location.slot) % self.shape.slots);
-        let place = Place { arena: position, zspage: zspage as u16 };
-        let arena = self.arenas.get(usize::from(position)).filter(|arena| arena.number == location.arena)?;
-        arena.zspages.get(zspage).filter(|it| it.used > 0)?;
-        Some((place, slot as u16))
-    }
-
-    /// Where the bytes of a live object are, in the span.
-    pub(super) fn bytes_at(&self, location: Location, position: u16) -> Option<usize> {
-        self.resolve(location, position).map(|(place, slot)| self.offset(place, slot))
-    }
-
-    pub(super) fn malloc(&mut self, pool: Pool<'_>) -> Result<Handle, MallocError> {
-        let place = match self.fullest_open() {
-            Some(place) => place,
-            None => self.new_zspage(pool)?,
+    /// Takes a slot and a handle for it.
+    pub(super) fn malloc(&mut self, shared: &Shared) -> Result<Handle, MallocError> {
+        let chunk = self.open_chunk(shared)?;
+        let id = match self.roomy(shared).map_or_else(|| self.build(shared), Ok) {
+            Ok(id) => id,
+            Err(error) => {
+                self.drop_empty_chunk(shared, chunk);
+                return Err(error);
+            }
         };
-        let slot = self.take_slot(pool.arenas, place);
-        let handle = self.take_handle(pool.handles, self.location(place, slot));
-        if handle.is_none() {
-            self.give_slot(pool.arenas, place, slot);
-            self.settle(pool.arenas, place);
+        let location = self.take_slot(id);
+        let taken = shared.handles.chunk(chunk);
+        let cell = taken.take(location);
+        if taken.is_full() {
+            shared.handles.unlink(&mut self.open_chunks, chunk);
+            shared.handles.link(&mut self.full_chunks, chunk);
+        }
+        Ok(shared.handles.handle(chunk, cell))
+    }
+
+    /// Gives up a live handle and its slot.
+    pub(super) fn free(&mut self, shared: &Shared, chunk: u32, cell: u32, location: Location) {
+        let taken = shared.handles.chunk(chunk);
+        if taken.is_full() {
+            shared.handles.unlink(&mut self.full_chunks, chunk);
+            shared.handles.link(&mut self.open_chunks, chunk);
+        }
+        taken.free(cell);
+        self.drop_empty_chunk(shared, chunk);
+        let id = self.put_slot(location);
+        if self.zspage(id).inuse == 0 && !(shared.pages.try_rest(self.shape.pages)) {
+            self.release(shared, id);
+        }
+    }
+
+    /// The object's slot.
+    pub(super) fn slot(&self, location: Location) -> &[u8] {
+        let (id, slot) = self.locate(location);
+        self.region(id.region()).arena.bytes(self.offset(id, slot), self.shape.size)
+    }
+
+    /// The object's slot, to write.
+    pub(super) fn slot_mut(&mut self, location: Location) -> &mut [u8] {
+        let (id, slot) = self.locate(location);
+        let (at, size) = (self.offset(id, slot), self.shape.size);
+        self.region_mut(id.region()).arena.bytes_mut(at, size)
+    }
+
+    /// Gives all idle zspages back. Returns how many.
+    pub(super) fn trim(&mut self, shared: &Shared) -> usize {
+        let mut released = 0;
+        let mut next = self.lists[EMPTY];
+        while next != NO_ZSPAGE {
+            let id = Id(next);
+            next = self.zspage(id).next;
+            shared.pages.wake(self.shape.pages);
+            released += usize::from(self.release(shared, id));
+        }
+        released
+    }
+
+    /// zspages that moving objects together could free: the kernel's formula.
+    pub(super) fn freeable(&self) -> usize {
+        let (zspages, used) =
+            self.all().fold((0, 0), |(count, used), z| (count + 1, used + usize::from(z.inuse)));
+        zspages - used.div_ceil(self.shape.slots)
+    }
+
+    /// The row of this class.
+    pub(super) fn stats(&self) -> ClassStats {
+        let mut fullness = [0; 12];
+        let mut obj_used = 0;
+        for zspage in self.all() {
+            fullness[self.group(zspage.inuse)] += 1;
+            obj_used += usize::from(zspage.inuse);
+        }
+        let zspages: usize = fullness.iter().sum();
+        ClassStats {
+            class: self.index,
+            size: self.shape.size,
+            fullness,
+            obj_allocated: zspages * self.shape.slots,
+            obj_used,
+            pages_used: zspages * self.shape.pages,
+            pages_per_zspage: self.shape.pages,
+            freeable: self.freeable() * self.shape.pages,
+        }
+    }
+
+    /// Objects are moved out of the `count` emptiest zspages, at most, and these given back. Returns how many were.
+    ///
+    /// Objects do not know their handles (that saves the kernel's 8 bytes an object), so who has to be told of the move
+    /// is found by looking through all handles of the class, once for all victims of a call.
+    pub(super) fn evacuate(&mut self, shared: &Shared, count: usize) -> usize {
+        // The free slots of all zspages are at least those of `freeable` whole ones, so whichever zspages we choose, the
+        // rest has room for their objects.
+        let mut released = self.trim(shared);
+        let count = count.min(self.freeable());
+        let mut left = 0;
+        for list in 1..FULL {
+            while left < count && self.lists[list] != NO_ZSPAGE {
+                self.relist(Id(self.lists[list]), VICTIM);
+                left += 1;
+            }
+        }
+        let lists = [self.open_chunks, self.full_chunks];
+        'scan: for (_, chunk) in lists.into_iter().flat_map(|head| shared.handles.list(head)) {
+            for cell in chunk.cells() {
+                if left == 0 {
+                    break 'scan;
+                }
+                let Some(from) = chunk.get(cell) else { continue };
+                let (victim, _) = self.locate(from);
+                if usize::from(self.zspage(victim).list) != VICTIM {
+                    continue;
+                }
+                let Some(to) = self.roomy(shared).map(|id| self.take_slot(id)) else { break 'scan };
+                self.copy(from, to);
+                chunk.set(cell, to);
+                self.put_slot(from);
+                if self.zspage(victim).inuse == 0 {
+                    left -= 1;
+                    released += usize::from(self.release(shared, victim));
+                }
+            }
+        }
+        debug_assert!(self.lists[VICTIM] == NO_ZSPAGE);
+        released
+    }
+
+    fn copy(&mut self, from: Location, to: Location) {
+        let ((from_id, from), (to_id, to)) = (self.locate(from), self.locate(to));
+        let (from, to, size) = (self.offset(from_id, from), self.offset(to_id, to), self.shape.size);
+        match self.regions.get_disjoint_mut([from_id.region(), to_id.region()]) {
+            Ok([Some(source), Some(target)]) => {
+                target.arena.bytes_mut(to, size).copy_from_slice(source.arena.bytes(from, size));
+            }
+            _ => self.region_mut(to_id.region()).arena.copy_within(from, to, size),
+        }
+    }
+
+    /// The first chunk with a free cell; it stays on the list of such.
+    fn open_chunk(&mut self, shared: &Shared) -> Result<u32, MallocError> {
+        if self.open_chunks == NO_CHUNK {
+            let chunk = shared.handles.take(self.index).ok_or(MallocError::NoMemory)?;
+            shared.handles.link(&mut self.open_chunks, chunk);
+        }
+        Ok(self.open_chunks)
+    }
+
+    fn drop_empty_chunk(&mut self, shared: &Shared, chunk: u32) {
+        if shared.handles.chunk(chunk).is_empty() {
+            shared.handles.unlink(&mut self.open_chunks, chunk);
+            shared.handles.give_back(chunk);
+        }
+    }
+
+    /// The fullest zspage with a free slot: the fuller ones fill up and the emptier ones get a chance to empty.
+    fn roomy(&mut self, shared: &Shared) -> Option<Id> {
+        let first = self.lists[..FULL].iter().rposition(|&head| head != NO_ZSPAGE)?;
+        if first == EMPTY {
+            shared.pages.wake(self.shape.pages);
+        }
+        Some(Id(self.lists[first]))
+    }
+
+    /// A new zspage, empty and listed so; the caller takes a slot of it at once.
+    fn build(&mut self, shared: &Shared) -> Result<Id, MallocError> {
+        let pages = self.shape.pages;
+        if !shared.config.may_grow(pages) {
             return Err(MallocError::NoMemory);
         }
-        self.regroup(place);
-        self.used += 1;
-        handle.ok_or(MallocError::NoMemory)
+        let id = match self.lists[VACANT] {
+            NO_ZSPAGE => self.vacancy(shared)?,
+            vacant => Id(vacant),
+        };
+        if self.region_mut(id.region()).arena.populate(id.index() * pages, pages).is_err() {
+            self.drop_empty_region(shared, id.region());
+            return Err(MallocError::NoMemory);
+        }
+        shared.pages.add(pages);
+        self.region_mut(id.region()).built += 1;
+        let zspage = self.zspage_mut(id);
+        (zspage.inuse, zspage.free, zspage.fresh) = (0, NO_SLOT, 0);
+        self.relist(id, EMPTY);
+        Ok(id)
     }
 
-    /// Frees a live object.
-    pub(super) fn free(
-        &mut self,
-        pool: Pool<'_>,
-        handle: Handle,
-        location: Location,
-        position: u16,
-    ) -> Result<(), BadHandle> {
-        let (place, slot) = self.resolve(location, position).ok_or(BadHandle(handle))?;
-        let at = self.chunk_of(handle).ok_or(BadHandle(handle))?;
-        self.give_handle(pool.handles, at, handle);
-        self.give_slot(pool.arenas, place, slot);
-        self.used -= 1;
-        self.settle(pool.arenas, place);
-        Ok(())
+    /// zspages an arena has room for.
+    fn per_arena(&self) -> usize {
+        ARENA_PAGES / self.shape.pages
+    }
+
+    /// One more vacant zspage, in a new arena if need be.
+    fn vacancy(&mut self, shared: &Shared) -> Result<Id, MallocError> {
+        let place = match self.growing {
+            Some(place) => place,
+            None => self.new_region(shared)?,
+        };
+        let per_arena = self.per_arena();
+        let zspages = &mut self.region_mut(place).zspages;
+        if zspages.len() == zspages.capacity() {
+            let old = zspages.capacity();
+            // Twice as many as before, but not more than the arena can ever have.
+            if zspages.try_reserve_exact(old.max(4).min(per_arena - old)).is_err() {
+                self.drop_empty_region(shared, place);
+                return Err(MallocError::NoMemory);
+            }
+            let more = zspages.capacity() - old;
+            shared.metadata.fetch_add(more * size_of::<Zspage>(), Ordering::Relaxed);
+        }
+        let zspages = &mut self.region_mut(place).zspages;
+        let id = Id::new(place, zspages.len());
+        zspages.push(Zspage { next: NO_ZSPAGE, prev: NO_ZSPAGE, inuse: 0, free: NO_SLOT, fresh: 0, list: 0 });
+        if zspages.len() == per_arena {
+            self.growing = None;
+        }
+        self.link(id, VACANT);
+        Ok(id)
+    }
+
+    /// Takes an arena from the span; it is the growing one now.
+    fn new_region(&mut self, shared: &Shared) -> Result<usize, MallocError> {
+        let place = match self.regions.iter().position(Option::is_none) {
+            Some(place) => place,
+            None => {
+                let old = self.regions.capacity();
+                self.regions.try_reserve(1).map_err(|_| MallocError::NoMemory)?;
+                let more = self.regions.capacity() - old;
+                shared.metadata.fetch_add(more * size_of::<Option<Region>>(), Ordering::Relaxed);
+                self.regions.push(None);
+                self.regions.len() - 1
+            }
+        };
+        let Ok(arena) = shared.arenas.take() else {
+            self.forget_last_regions(shared);
+            return Err(MallocError::NoMemory);
+        };
+        self.regions[place] = Some(Region { arena, zspages: Vec::new(), built: 0 });
+        self.growing = Some(place);
+        Ok(place)
+    }
+
+    /// Gives an empty zspage that counts as live back to the system. `false`: the system would not have it, and it is
+    /// idle now.
+    fn release(&mut self, shared: &Shared, id: Id) -> bool {
+        let pages = self.shape.pages;
+        let region = self.region_mut(id.region());
+        if !region.arena.release(id.index() * pages, pages) {
+            shared.pages.rest(pages);
+            self.relist(id, EMPTY);
+            return false;
+        }
+        region.built -= 1;
+        shared.pages.remove(pages);
+        self.relist(id, VACANT);
+        self.drop_empty_region(shared, id.region());
+        true
+    }
+
+    /// Returns an arena without zspages to the span.
+    fn drop_empty_region(&mut self, shared: &Shared, place: usize) {
+        let region = self.region(place);
+        if region.built > 0 {
+            return;
+        }
+        for index in 0..region.zspages.len() {
+            self.unlink(Id::new(place, index));
+        }
+        if self.growing == Some(place) {
+            self.growing = None;
+        }
+        if let Some(region) = self.regions[place].take() {
+            shared.metadata.fetch_sub(region.zspages.capacity() * size_of::<Zspage>(), Ordering::Relaxed);
+        }
+        self.forget_last_regions(shared);
+    }
+
+    fn forget_last_regions(&mut self, shared: &Shared) {
+        while let Some(None) = self.regions.last() {
+            self.regions.pop();
+        }
+        if self.regions.is_empty() {
+            let bytes = self.regions.capacity() * size_of::<Option<Region>>();
+            shared.metadata.fetch_sub(bytes, Ordering::Relaxed);
+            self.regions = Vec::new();
+        }
+    }
+
+    /// The zspage and the slot in it where an object lies.
+    fn locate(&self, location: Location) -> (Id, usize) {
+        let object = usize::from(location.object());
+        let index = self.divide(object);
+        (Id::new(usize::from(location.arena()), index), object - index * self.shape.slots)
+    }
+
+    /// `n` / slots, for `n` up to 2^16. By multiplication, since every operation needs it: the reciprocal is too large by
+    /// less than 1, so the product by less than 2^16, and a zspage has no more than 2^11 slots, so that the whole part,
+    /// 2^-11 away from the next, is right.
+    fn divide(&self, n: usize) -> usize {
+        ((n as u64 * self.reciprocal) >> 32) as usize
+    }
+
+    /// The place of a slot in its arena, in bytes.
+    fn offset(&self, id: Id, slot: usize) -> usize {
+        id.index() * self.shape.pages * PAGE_SIZE + slot * self.shape.size
     }
 
     /// Takes a free slot of a zspage that has one.
-    fn take_slot(&mut self, arenas: &Arenas, place: Place) -> u16 {
-        let free = self.at(place).free;
-        let slot = if free == NO_SLOT {
-            let zspage = self.at(place);
+    fn take_slot(&mut self, id: Id) -> Location {
+        let Zspage { free, fresh, .. } = *self.zspage(id);
+        let slot = if free == NO_SLOT { fresh } else { free };
+        let at = self.offset(id, usize::from(slot));
+        let region = self.region_mut(id.region());
+        let zspage = &mut region.zspages[id.index()];
+        if free == NO_SLOT {
             zspage.fresh += 1;
-            zspage.fresh - 1
         } else {
-            // SAFETY: the slot is free, so no object's bytes are there, and this class's lock is held.
-            let bytes = unsafe { arenas.span.bytes(self.offset(place, free), size_of::<u16>()) };
-            let next = bytes.first_chunk().map_or(NO_SLOT, |bytes| u16::from_ne_bytes(*bytes));
-            self.at(place).free = next;
-            free
-        };
-        self.at(place).used += 1;
-        slot
+            let link = region.arena.bytes(at, size_of::<u16>());
+            zspage.free = u16::from_ne_bytes([link[0], link[1]]);
+        }
+        zspage.inuse += 1;
+        self.regroup(id);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "an arena has at most 2^16 objects, a class 2^16 arenas"
+        )]
+        Location::new(id.region() as u16, (id.index() * self.shape.slots) as u16 + slot)
     }
 
-    fn give_slot(&mut self, arenas: &Arenas, place: Place, slot: u16) {
-        let next = self.at(place).free;
-        // SAFETY: the slot's object is gone, and this class's lock is held, so nobody reads or writes there.
-        let bytes = unsafe { arenas.span.bytes_mut(self.offset(place, slot), size_of::<u16>()) };
-        bytes.copy_from_slice(&next.to_ne_bytes());
-        let zspage = self.at(place);
+    /// Gives a slot up. Returns its zspage.
+    fn put_slot(&mut self, location: Location) -> Id {
+        let (id, slot) = self.locate(location);
+        let at = self.offset(id, slot);
+        let region = self.region_mut(id.region());
+        let zspage = &mut region.zspages[id.index()];
+        region.arena.bytes_mut(at, size_of::<u16>()).copy_from_slice(&zspage.free.to_ne_bytes());
+        #[expect(clippy::cast_possible_truncation, reason = "a zspage has at most 2048 slots")]
+        let slot = slot as u16;
         zspage.free = slot;
-        zspage.used -= 1;
+        zspage.inuse -= 1;
+        self.regroup(id);
+        id
     }
 
-    /// After slots were freed: another list, or away with an empty zspage.
-    fn settle(&mut self, arenas: &Arenas, place: Place) {
-        if self.at(place).used > 0 {
-            self.regroup(place);
-            return;
-        }
-        self.unlink(place);
-        if arenas.may_cache(self.shape.pages) {
-            *self.at(place) = Zspage { state: State::Cached, ..Zspage::ABSENT };
-            self.cached.push(place.pack());
-        } else {
-            self.drop_zspage(arenas, place);
+    /// The list for a zspage with that many slots in use.
+    fn group(&self, inuse: u16) -> usize {
+        match usize::from(inuse) {
+            0 => EMPTY,
+            inuse if inuse == self.shape.slots => FULL,
+            inuse => 1 + self.divide(10 * inuse),
         }
     }
 
-    /// A zspage with all slots free, on no list but its own group's.
-    fn new_zspage(&mut self, pool: Pool<'_>) -> Result<Place, MallocError> {
-        let place = if let Some(place) = self.cached.pop().and_then(Place::unpack) {
-            pool.arenas.uncache(self.shape.pages);
-            place
-        } else {
-            self.make_zspage(pool)?
-        };
-        *self.at(place) = Zspage::ABSENT;
-        self.link(place);
-        Ok(place)
-    }
-
-    /// Backs an absent zspage with pages.
-    fn make_zspage(&mut self, pool: Pool<'_>) -> Result<Place, MallocError> {
-        let pages = self.shape.pages;
-        if !pool.config.may_grow(pages) {
-            return Err(MallocError::NoMemory);
-        }
-        let place = match self.absent_place() {
-            Some(place) => place,
-            None => self.add_arena(pool.arenas)?,
-        };
-        if pool.arenas.span.populate(self.offset(place, 0), pages * PAGE_SIZE).is_err() {
-            pool.arenas.span.release(self.offset(place, 0), pages * PAGE_SIZE);
-            self.drop_arena_if_empty(pool.arenas, place.arena);
-            return Err(MallocError::NoMemory);
-        }
-        pool.arenas.add_pages(pages);
-        self.arenas[usize::from(place.arena)].resident += 1;
-        Ok(place)
-    }
-
-    /// An absent zspage, in the arena that was taken last of those with one: older arenas get a chance to empty.
-    fn absent_place(&self) -> Option<Place> {
-        let whole = |arena: &Arena| usize::from(arena.resident) == arena.zspages.len();
-        let at = self.arenas.iter().rposition(|arena| !whole(arena))?;
-        let zspage = self.arenas[at].zspages.iter().position(|zspage| zspage.state == State::Absent)?;
-        Some(Place { arena: at as u16, zspage: zspage as u16 })
-    }
-
-    fn add_arena(&mut self, arenas: &Arenas) -> Result<Place, MallocError> {
-        let count = ARENA_PAGES / self.shape.pages;
-        let mut zspages = Vec::new();
-        zspages.try_reserve_exact(count).map_err(|_| MallocError::NoMemory)?;
-        zspages.resize(count, Zspage::ABSENT);
-        self.arenas.try_reserve(1).map_err(|_| MallocError::NoMemory)?;
-        let position = u16::try_from(self.arenas.len()).map_err(|_| MallocError::NoMemory)?;
-        let number = arenas.take().map_err(|_| MallocError::NoMemory)?;
-        arenas.set_home(number, Home { class: self.number, position });
-        self.arenas.push(Arena { number, resident: 0, zspages: zspages.into() });
-        Ok(Place { arena: position, zspage: 0 })
-    }
-
-    /// Gives the pages of an unlinked empty zspage back.
-    fn drop_zspage(&mut self, arenas: &Arenas, place: Place) {
-        let pages = self.shape.pages;
-        arenas.span.release(self.offset(place, 0), pages * PAGE_SIZE);
-        arenas.remove_pages(pages);
-        *self.at(place) = Zspage::ABSENT;
-        self.arenas[usize::from(place.arena)].resident -= 1;
-        self.drop_arena_if_empty(arenas, place.arena);
-    }
-
-    /// Gives an arena without resident zspages back. The last of the list takes its position, so everything that names
-    /// that one's zspages is named anew.
-    fn drop_arena_if_empty(&mut self, arenas: &Arenas, at: u16) {
-        if self.arenas[usize::from(at)].resident > 0 {
-            return;
-        }
-        let last = (self.arenas.len() - 1) as u16;
-        let gone = self.arenas.swap_remove(usize::from(at));
-        arenas.give(gone.number);
-        if at == last {
-            return;
-        }
-        let moved = self.arenas[usize::from(at)].number;
-        arenas.set_home(moved, Home { class: self.number, position: at });
-        for zspage in 0..self.arenas[usize::from(at)].zspages.len() as u16 {
-            let (old, new) = (Place { arena: last, zspage }, Place { arena: at, zspage });
-            let Zspage { state, prev, next, group, .. } = *self.at(new);
-            match state {
-                State::Listed => {
-                    match Place::unpack(prev) {
-                        Some(prev) => self.at(renamed(prev, last, at)).next = new.pack(),
-                        None => self.lists[usize::from(group)] = new.pack(),
-                    }
-                    if let Some(next) = Place::unpack(next) {
-                        self.at(renamed(next, last, at)).prev = new.pack();
-                    }
-                }
-                State::Cached => {
-                    if let Some(cached) = self.cached.iter_mut().find(|cached| **cached == old.pack()) {
-                        *cached = new.pack();
-                    }
-                }
-                State::Absent | State::Victim => {}
-            }
+    fn regroup(&mut self, id: Id) {
+        let zspage = *self.zspage(id);
+        let group = self.group(zspage.inuse);
+        let list = usize::from(zspage.list);
+        if list != group && list != VICTIM {
+            self.relist(id, group);
         }
     }
 
-    /// Gives back the empty zspages that were kept.
-    pub(super) fn drop_cached(&mut self, arenas: &Arenas) {
-        while let Some(place) = self.cached.pop().and_then(Place::unpack) {
-            arenas.uncache(self.shape.pages);
-            self.drop_zspage(arenas, place);
+    fn relist(&mut self, id: Id, list: usize) {
+        self.unlink(id);
+        self.link(id, list);
+    }
+
+    /// Puts a zspage that is on no list at the head of `list`.
+    fn link(&mut self, id: Id, list: usize) {
+        let next = std::mem::replace(&mut self.lists[list], id.0);
+        let zspage = self.zspage_mut(id);
+        (zspage.next, zspage.prev) = (next, NO_ZSPAGE);
+        #[expect(clippy::cast_possible_truncation, reason = "there are 14 lists")]
+        {
+            zspage.list = list as u16;
+        }
+        if next != NO_ZSPAGE {
+            self.zspage_mut(Id(next)).prev = id.0;
         }
     }
 
-    fn take_handle(&mut self, handles: &Handles, location: Location) -> Option<Handle> {
-        if self.open_chunks.is_empty() {
-            self.chunks.try_reserve(1).ok()?;
-            self.open_chunks.try_reserve(1).ok()?;
-            let chunk = handles.take_chunk().ok()?;
-            // Chunks are kept in order of their numbers, so that a handle's is found by bisection.
-            let at = self.chunks.partition_point(|it| it.number() < chunk.number());
-            self.chunks.insert(at, chunk);
-            self.shift_open_chunks(at, 1);
-            self.open_chunks.push(at as u32);
+    fn unlink(&mut self, id: Id) {
+        let Zspage { next, prev, list, .. } = *self.zspage(id);
+        match prev {
+            NO_ZSPAGE => self.lists[usize::from(list)] = next,
+            _ => self.zspage_mut(Id(prev)).next = next,
         }
-        let at = *self.open_chunks.last()? as usize;
-        let handle = handles.take(&mut self.chunks[at], location);
-        if self.chunks[at].is_full() {
-            self.open_chunks.pop();
-        }
-        handle
-    }
-
-    fn chunk_of(&self, handle: Handle) -> Option<usize> {
-        let number = Chunk::number_of(handle);
-        self.chunks.binary_search_by_key(&number, Chunk::number).ok()
-    }
-
-    fn give_handle(&mut self, handles: &Handles, at: usize, handle: Handle) {
-        let was_full = self.chunks[at].is_full();
-        handles.give(&mut self.chunks[at], handle);
-        if self.chunks[at].is_empty() {
-            self.open_chunks.retain(|open| *open as usize != at);
-            let chunk = self.chunks.remove(at);
-            self.shift_open_chunks(at, -1);
-            handles.give_chunk(chunk);
-        } else if was_full {
-            self.open_chunks.push(at as u32);
+        if next != NO_ZSPAGE {
+            self.zspage_mut(Id(next)).prev = prev;
         }
     }
 
-    /// Names the chunks from position `from` on anew, after one was inserted or removed there.
-    fn shift_open_chunks(&mut self, from: usize, by: i32) {
-        for open in &mut self.open_chunks {
-            if *open as usize >= from {
-                *open = open.wrapping_add_signed(by);
-            }
-        }
+    /// All zspages that hold pages.
+    fn all(&self) -> impl Iterator<Item = &Zspage> {
+        let zspages = self.regions.iter().flatten().flat_map(|region| &region.zspages);
+        zspages.filter(|zspage| usize::from(zspage.list) != VACANT)
     }
 
-    /// Pages that compaction could free: what would be left over if all zspages but one were full (the kernel's formula).
-    fn freeable(&self) -> usize {
-        let zspages: usize = self.counts.iter().sum();
-        let unused = zspages * self.shape.slots - self.used;
-        unused / self.shape.slots * self.shape.pages
+    fn region(&self, place: usize) -> &Region {
+        self.regions[place].as_ref().expect("a zspage that is listed or located has its arena")
     }
 
-    /// One step of compaction: empties up to [`VICTIMS`] of the emptiest zspages into the fuller ones. Returns the pages
-    /// that this gave back; 0 when there is nothing left to gain.
-    ///
-    /// Objects have no pointer back to their handle, which would cost each of them 8 bytes in the kernel and 4 here.
-    /// Instead all handles of the class are looked at once a step, 4 bytes each in order of memory.
-    pub(super) fn compact(&mut self, pool: Pool<'_>) -> usize {
-        if self.freeable() == 0 {
-            return 0;
-        }
-        let victims = self.choose_victims();
-        if victims == 0 {
-            return 0;
-        }
-        let before = pool.arenas.total_pages();
-        for chunk in 0..self.chunks.len() {
-            for handle in self.chunks[chunk].handles() {
-                let Some(location) = pool.handles.location(handle) else { continue };
-                let Some(home) = pool.arenas.home(location.arena) else { continue };
-                let Some((from, slot)) = self.resolve(location, home.position) else { continue };
-                if self.at(from).state == State::Victim {
-                    let Some(to) = self.fullest_open() else { continue };
-                    let target = self.take_slot(pool.arenas, to);
-                    self.copy_object(pool.arenas, (from, slot), (to, target));
-                    pool.handles.set_location(handle, self.location(to, target));
-                    self.regroup(to);
-                    self.at(from).used -= 1;
-                }
-            }
-        }
-        // From the last arena down: giving one back moves the last into its position.
-        for arena in (0..self.arenas.len()).rev() {
-            for zspage in (0..self.arenas[arena].zspages.len()).rev() {
-                let place = Place { arena: arena as u16, zspage: zspage as u16 };
-                let Some(it) = self.arenas.get(arena).and_then(|arena| arena.zspages.get(zspage)) else {
-                    break;
-                };
-                if it.state == State::Victim {
-                    if it.used == 0 {
-                        self.drop_zspage(pool.arenas, place);
-                    } else {
-                        // Only a damaged table of handles hides an object: it stays where it is.
-                        self.link(place);
-                    }
-                }
-            }
-        }
-        before.saturating_sub(pool.arenas.total_pages())
+    fn region_mut(&mut self, place: usize) -> &mut Region {
+        self.regions[place].as_mut().expect("a zspage that is listed or located has its arena")
     }
 
-    /// Takes the emptiest zspages off their lists, as many as have their objects fit into free slots of the others.
-    fn choose_victims(&mut self) -> usize {
-        let slots = self.shape.slots;
-        let zspages: usize = self.counts.iter().sum();
-        let mut free_elsewhere = zspages * slots - self.used;
-        let mut to_move = 0;
-        let mut victims = 0;
-        for group in 1..FULL {
-            while let Some(place) = Place::unpack(self.lists[group]) {
-                let used = usize::from(self.at(place).used);
-                if victims == VICTIMS || to_move + used > free_elsewhere - (slots - used) {
-                    return victims;
-                }
-                free_elsewhere -= slots - used;
-                to_move += used;
-                self.unlink(place);
-                self.at(place).state = State::Victim;
-                victims += 1;
-            }
-        }
-        victims
+    fn zspage(&self, id: Id) -> &Zspage {
+        &self.region(id.region()).zspages[id.index()]
     }
 
-    fn copy_object(&self, arenas: &Arenas, from: (Place, u16), to: (Place, u16)) {
-        let (from, to) = (self.offset(from.0, from.1), self.offset(to.0, to.1));
-        // SAFETY: `from` is a live object's slot and `to` was free a moment ago, in different zspages, so the two do not
-        // overlap; this class's lock is held, so nobody else reads or writes either.
-        let (source, target) =
-            unsafe { (arenas.span.bytes(from, self.shape.size), arenas.span.bytes_mut(to, self.shape.size)) };
-        target.copy_from_slice(source);
+    fn zspage_mut(&mut self, id: Id) -> &mut Zspage {
+        &mut self.region_mut(id.region()).zspages[id.index()]
     }
-
-    pub(super) fn stats(&self) -> ClassStats {
-        let zspages: usize = self.counts.iter().sum();
-        ClassStats {
-            class: usize::from(self.number),
-            size: self.shape.size,
-            fullness: self.counts,
-            obj_allocated: zspages * self.shape.slots,
-            obj_used: self.used,
-            pages_used: zspages * self.shape.pages,
-            pages_per_zspage: self.shape.pages,
-            freeable: self.freeable(),
-        }
-    }
-
-    /// Bytes of zspage descriptors in one arena of the class.
-    pub(super) fn descriptor_bytes(&self) -> usize {
-        ARENA_PAGES / self.shape.pages * size_of::<Zspage>() + size_of::<Arena>()
-    }
-
-    /// Arenas of the class.
-    pub(super) fn arenas(&self) -> usize {
-        self.arenas.len()
-    }
-}
-
-/// The name of a zspage whose arena moves from position `last` to `at`.
-fn renamed(place: Place, last: u16, at: u16) -> Place {
-    if place.arena == last { Place { arena: at, ..place } } else { place }
 }

@@ -1,99 +1,120 @@
-//! zsmalloc: size classes of close-set slots, so that an object costs little more than its bytes.
+//! `zsmalloc`: objects of like size share runs of pages, so that hardly a byte is lost.
 //!
-//! ```text
-//! pool -> class (one slot size) -> arena (2 MiB of addresses) -> zspage (1 to 16 pages) -> slot (one object)
-//! handle -> cell (4 bytes: arena, slot)
-//! ```
+//! The classes, their zspages and fullness groups are the kernel's; three things are leaner. A zspage's pages have
+//! adjacent addresses, so no object is ever split over two places. A handle is 4 bytes instead of 8. An object has no
+//! back pointer to its handle, 8 bytes in the kernel; compaction looks the handles up instead ([`class`]'s `evacuate`).
 //!
-//! Departures from the kernel's, and what they trade:
+//! What it trades: a little work in compaction for 12 bytes an object; a lock held while an object is read for reads
+//! without a copy. What it can never do: move an object while somebody reads it, or hold more than 128 GiB, 2^27
+//! objects, or (where limits on the address space are tighter) what could be reserved: then `malloc` says
+//! [`MallocError::NoMemory`].
 //!
-//! 1. A zspage is contiguous in addresses, which user space can have for nothing, so no object is split between pages and
-//!    none is ever copied to be read.
-//! 2. An object has no header (the kernel's is 8 bytes, pointing back to the handle); compaction finds the handles of
-//!    what it moves by looking at all handles of the class.
-//! 3. A handle's cell takes 4 bytes instead of 8; that limits a pool to 128 GiB.
-//!
-//! Lock order: a class, then the numbers of the handle table or of the arenas (each a leaf). No two classes are locked at
-//! once. A reader holds its class's lock while it looks at an object, so objects never move under it.
+//! Order of locks: `compacting`, then one class, then the handle table's or the span's. Two classes are never locked
+//! at once.
 
 mod arenas;
 mod class;
 mod handles;
+mod pages;
 mod sizes;
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-use arenas::{Arenas, Location};
-use class::{Class, Pool};
-use handles::Handles;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::registry::CreateError;
-use crate::sync::{Mutex, MutexGuard};
+use crate::span::NoMemory;
+use crate::sync::Mutex;
 use crate::{BadHandle, ClassStats, Config, Handle, MallocError, PAGE_SIZE, Zpool};
+use arenas::Arenas;
+use class::Class;
+use handles::{HandleTable, Location};
+use pages::Pages;
+
+/// Pages that compaction empties under one hold of a class's lock, at least: a millisecond or so of moving.
+const BATCH_PAGES: usize = 1024;
+
+/// A size class on cache lines of its own, so that threads at work in two classes do not slow each other down.
+#[repr(align(128))]
+struct Locked(Mutex<Class>);
 
 /// See the head of this file.
 pub(crate) struct Zsmalloc {
-    config: Config,
-    arenas: Arenas,
-    handles: Handles,
-    classes: Box<[Mutex<Class>]>,
+    shared: Shared,
+    classes: Vec<Locked>,
+    /// By nominal size: the index of the class.
     class_of: [u8; sizes::NOMINAL],
-    /// Bytes of the descriptors of all zspages.
-    descriptors: AtomicUsize,
     compacting: Mutex<()>,
+}
+
+/// What the classes of a pool have in common.
+struct Shared {
+    config: Config,
+    arenas: Arc<Arenas>,
+    handles: HandleTable,
+    pages: Pages,
+    /// Bytes of the classes' descriptors.
+    metadata: AtomicUsize,
+}
+
+impl Shared {
+    fn new(config: &Config) -> Result<Shared, NoMemory> {
+        let (arenas, handles) = (Arenas::new()?, HandleTable::new()?);
+        Ok(Shared {
+            config: config.clone(),
+            arenas,
+            handles,
+            pages: Pages::new(),
+            metadata: AtomicUsize::new(0),
+        })
+    }
+}
+
+/// Where a handle's cell is and where it points, read under its class's lock.
+struct Found {
+    chunk: u32,
+    cell: u32,
+    location: Location,
 }
 
 impl Zsmalloc {
     pub(crate) fn new(config: &Config) -> Result<Zsmalloc, CreateError> {
         let (shapes, class_of) = sizes::table(config.chain_size);
-        let class = |(number, shape)| Mutex::new(Class::new(number, shape));
+        let class = |(index, shape)| Locked(Mutex::new(Class::new(index, shape)));
         Ok(Zsmalloc {
-            config: config.clone(),
-            arenas: Arenas::new().map_err(|_| CreateError::NoMemory)?,
-            handles: Handles::new().map_err(|_| CreateError::NoMemory)?,
-            classes: (0..=u8::MAX).zip(shapes).map(class).collect(),
+            shared: Shared::new(config).map_err(|_| CreateError::NoMemory)?,
+            classes: shapes.into_iter().enumerate().map(class).collect(),
             class_of,
-            descriptors: AtomicUsize::new(0),
             compacting: Mutex::new(()),
         })
     }
 
-    fn pool(&self) -> Pool<'_> {
-        Pool { arenas: &self.arenas, handles: &self.handles, config: &self.config }
-    }
-
-    /// Locks the class of a live object. The object's location and the position of its arena hold while the lock is held.
-    fn lock(&self, handle: Handle) -> Result<(MutexGuard<'_, Class>, Location, u16), BadHandle> {
-        let bad = BadHandle(handle);
-        // The object may move, and even its handle be freed and taken by another class, until the right lock is held.
-        // Each round after the first means that one of these just happened.
-        loop {
-            let location = self.handles.location(handle).ok_or(bad)?;
-            let Some(home) = self.arenas.home(location.arena) else {
-                std::hint::spin_loop();
-                continue;
-            };
-            let class = self.classes.get(usize::from(home.class)).ok_or(bad)?.lock();
-            let location = self.handles.location(handle).ok_or(bad)?;
-            match self.arenas.home(location.arena) {
-                Some(now) if now.class == home.class => return Ok((class, location, now.position)),
-                _ => drop(class),
+    /// Runs `act` under the lock of the class that `handle` belongs to.
+    fn with<R>(&self, handle: Handle, act: impl FnOnce(&mut Class, Found) -> R) -> Result<R, BadHandle> {
+        let found = self.shared.handles.find(handle).and_then(|(id, cell)| {
+            let chunk = self.shared.handles.try_chunk(id)?;
+            let owner = chunk.owner()?;
+            let mut class = self.classes.get(owner)?.0.lock();
+            // Until we had the lock, the handle may have died and its chunk gone to another class; it was dead then.
+            if chunk.owner() != Some(owner) {
+                return None;
             }
+            let location = chunk.get(cell)?;
+            Some(act(&mut class, Found { chunk: id, cell, location }))
+        });
+        found.ok_or(BadHandle(handle))
+    }
+
+    /// Gives all idle pages of all classes back.
+    fn trim(&self) {
+        for class in &self.classes {
+            class.0.lock().trim(&self.shared);
         }
     }
 
-    /// Works on a class and notes how many descriptors it has afterwards.
-    fn with_class<R>(&self, mut class: MutexGuard<'_, Class>, work: impl FnOnce(&mut Class) -> R) -> R {
-        let before = class.arenas();
-        let result = work(&mut class);
-        let (after, bytes) = (class.arenas(), class.descriptor_bytes());
-        drop(class);
-        if after > before {
-            self.descriptors.fetch_add((after - before) * bytes, Relaxed);
-        } else if after < before {
-            self.descriptors.fetch_sub((before - after) * bytes, Relaxed);
+    fn trim_excess(&self) {
+        if self.shared.pages.too_many_idle() {
+            self.trim();
         }
-        result
     }
 }
 
@@ -112,61 +133,66 @@ impl Zpool for Zsmalloc {
         }
         let nominal = size.saturating_sub(sizes::SMALLEST).div_ceil(sizes::STEP);
         let class = self.class_of.get(nominal).ok_or(MallocError::TooBig { max: PAGE_SIZE })?;
-        let class = self.classes[usize::from(*class)].lock();
-        self.with_class(class, |class| class.malloc(self.pool()))
+        let Locked(class) = &self.classes[usize::from(*class)];
+        let handle = class.lock().malloc(&self.shared);
+        if handle == Err(MallocError::NoMemory) && self.shared.pages.any_idle() {
+            // Pages kept for other classes are no reason to refuse.
+            self.trim();
+            return class.lock().malloc(&self.shared);
+        }
+        handle
     }
 
     fn free(&self, handle: Handle) -> Result<(), BadHandle> {
-        let (class, location, position) = self.lock(handle)?;
-        let freed = self.with_class(class, |class| class.free(self.pool(), handle, location, position));
-        if self.arenas.caches_too_much() {
-            for class in &self.classes {
-                self.with_class(class.lock(), |class| class.drop_cached(&self.arenas));
-            }
-        }
-        freed
+        self.with(handle, |class, found| class.free(&self.shared, found.chunk, found.cell, found.location))?;
+        self.trim_excess();
+        Ok(())
     }
 
     fn obj_read(&self, handle: Handle, read: &mut dyn FnMut(&[u8])) -> Result<(), BadHandle> {
-        let (class, location, position) = self.lock(handle)?;
-        let offset = class.bytes_at(location, position).ok_or(BadHandle(handle))?;
-        // SAFETY: the slot is a live object's, and the class's lock is held until `read` returns, so nobody writes to the
-        // slot, moves the object or frees it.
-        read(unsafe { self.arenas.span.bytes(offset, class.size()) });
-        Ok(())
+        self.with(handle, |class, found| read(class.slot(found.location)))
     }
 
     fn obj_write(&self, handle: Handle, bytes: &[u8]) -> Result<(), BadHandle> {
-        let (class, location, position) = self.lock(handle)?;
-        let offset = class.bytes_at(location, position).ok_or(BadHandle(handle))?;
-        // SAFETY: the slot is a live object's, and the class's lock is held, so nobody reads it, moves it or frees it.
-        let slot = unsafe { self.arenas.span.bytes_mut(offset, class.size()) };
-        slot.get_mut(..bytes.len()).ok_or(BadHandle(handle))?.copy_from_slice(bytes);
-        Ok(())
+        let written = self.with(handle, |class, found| {
+            let room = class.slot_mut(found.location).get_mut(..bytes.len());
+            room.map(|room| room.copy_from_slice(bytes))
+        })?;
+        written.ok_or(BadHandle(handle))
     }
 
     fn total_pages(&self) -> usize {
-        self.arenas.total_pages()
+        self.shared.pages.total()
     }
 
     fn metadata_bytes(&self) -> usize {
-        let fixed = size_of::<Zsmalloc>() + self.classes.len() * size_of::<Mutex<Class>>();
-        fixed + self.arenas.bytes() + self.handles.bytes() + self.descriptors.load(Relaxed)
+        let fixed = size_of::<Zsmalloc>() + self.classes.capacity() * size_of::<Locked>();
+        let shared = self.shared.handles.metadata_bytes() + self.shared.arenas.bytes();
+        fixed + shared + self.shared.metadata.load(Ordering::Relaxed)
     }
 
     fn compact(&self) -> usize {
-        let Some(_one) = self.compacting.try_lock() else { return 0 };
-        let mut pages = 0;
-        for class in &self.classes {
-            loop {
-                let step = self.with_class(class.lock(), |class| class.compact(self.pool()));
-                pages += step;
-                if step == 0 {
+        let Some(_running) = self.compacting.try_lock() else { return 0 };
+        let mut freed = 0;
+        for Locked(class) in &self.classes {
+            // What others do meanwhile is for the next run, so that this one ends.
+            let (pages, mut left) = {
+                let class = class.lock();
+                (class.shape.pages, class.freeable())
+            };
+            // Each batch looks at all handles of the class, so a large class is not to take many.
+            let batch = (BATCH_PAGES / pages).max(left / 8);
+            while left > 0 {
+                let released = class.lock().evacuate(&self.shared, left.min(batch));
+                if released == 0 {
                     break;
                 }
+                freed += pages * released;
+                left = left.saturating_sub(released);
             }
         }
-        pages
+        self.trim_excess();
+        freed
     }
 
     fn oldest_page(&self) -> Option<Vec<Handle>> {
@@ -176,6 +202,6 @@ impl Zpool for Zsmalloc {
     fn rotate_page(&self, _handle: Handle) {}
 
     fn class_stats(&self) -> Vec<ClassStats> {
-        self.classes.iter().map(|class| class.lock().stats()).collect()
+        self.classes.iter().map(|Locked(class)| class.lock().stats()).collect()
     }
 }
