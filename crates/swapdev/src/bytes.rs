@@ -56,7 +56,11 @@ impl ByteStore {
     /// # Errors
     /// `EFBIG` when the store has more bytes than a file may (2^63 - 1).
     pub fn new(pages: Arc<dyn PageStore>) -> Result<Self, Errno> {
-        let size = pages.pages().checked_mul(PAGE).filter(|&bytes| i64::try_from(bytes).is_ok()).ok_or(Errno::FBIG)?;
+        let size = pages
+            .pages()
+            .checked_mul(PAGE)
+            .filter(|&bytes| i64::try_from(bytes).is_ok())
+            .ok_or(Errno::FBIG)?;
         Ok(Self { pages, size, partial: RwLock::new(()) })
     }
 

@@ -13,11 +13,11 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
 
+use crate::Errno;
 use crate::loopdev::{self, LoopError};
 use crate::state::{Instance, StateError, instances};
 use crate::swapoff::Swapoff;
 use crate::swapon::{SwapError, area_at};
-use crate::Errno;
 
 /// What was found and undone.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -92,7 +92,9 @@ pub fn leftovers(root: &Path) -> Result<Vec<String>, CleanupError> {
 /// # Errors
 /// [`CleanupError`] says what is still there; what could be undone before that is.
 pub fn clean(root: &Path, name: &str, limit: Duration) -> Result<Option<Undone>, CleanupError> {
-    let Some(instance) = Instance::claim_dead(root, name).map_err(CleanupError::State)? else { return Ok(None) };
+    let Some(instance) = Instance::claim_dead(root, name).map_err(CleanupError::State)? else {
+        return Ok(None);
+    };
     let undone = undo(&instance, limit)?;
     instance.remove().map_err(CleanupError::State)?;
     Ok(Some(undone))
@@ -106,7 +108,9 @@ pub fn undo(instance: &Instance, limit: Duration) -> Result<Undone, CleanupError
     let mut undone = Undone { name: instance.name().to_owned(), ..Undone::default() };
     let Some(record) = instance.recorded().map_err(CleanupError::State)? else { return Ok(undone) };
     let status = loopdev::status(&record.path).map_err(CleanupError::Loop)?;
-    let Some(status) = status.filter(|status| status.name == record.token.as_bytes()) else { return Ok(undone) };
+    let Some(status) = status.filter(|status| status.name == record.token.as_bytes()) else {
+        return Ok(undone);
+    };
     undone.device = Some(record.path.clone());
     // With the server gone the kernel has done this already, unless something holds its /dev/fuse open; then every
     // read would wait for an answer that never comes.
@@ -114,7 +118,9 @@ pub fn undo(instance: &Instance, limit: Duration) -> Result<Undone, CleanupError
     if let Some(area) = area_at(&record.path).map_err(CleanupError::Swaps)? {
         let swapoff = Swapoff::new().map_err(CleanupError::Helper)?;
         let off = swapoff.swapoff(&record.path, Some(limit));
-        off.map_err(|errno| CleanupError::Swapoff(SwapError { what: "swapoff", path: record.path.clone(), errno }))?;
+        off.map_err(|errno| {
+            CleanupError::Swapoff(SwapError { what: "swapoff", path: record.path.clone(), errno })
+        })?;
         undone.lost_bytes = area.used_bytes;
     }
     match loopdev::status(&record.path).map_err(CleanupError::Loop)? {

@@ -101,7 +101,9 @@ impl fmt::Display for DeviceError {
             Self::Helper(errno) => write!(f, "swapoff: cannot start a process: {errno}"),
             Self::Kit(error) => error.fmt(f),
             Self::Attach(error) => error.fmt(f),
-            Self::Header(path, error) => write!(f, "{}: cannot write the swap header: {error}", path.display()),
+            Self::Header(path, error) => {
+                write!(f, "{}: cannot write the swap header: {error}", path.display())
+            }
             Self::Swap(error) => error.fmt(f),
             Self::Swaps(error) => write!(f, "/proc/swaps: {error}"),
             Self::Detach(error) => error.fmt(f),
@@ -141,7 +143,8 @@ impl Device {
     pub fn create(store: Arc<dyn PageStore>, config: &Config) -> Result<Self, DeviceError> {
         let pages = store.pages();
         let uuid = Uuid::random().map_err(|errno| DeviceError::Size(pages, errno))?;
-        let header = swap_header(pages, uuid, &config.name).map_err(|errno| DeviceError::Size(pages, errno))?;
+        let header =
+            swap_header(pages, uuid, &config.name).map_err(|errno| DeviceError::Size(pages, errno))?;
         let instance = Instance::claim(&config.root, &config.name).map_err(DeviceError::State)?;
         match Self::build(store, config, &instance, uuid, header) {
             Ok((transport, swapoff, missing)) => {
@@ -169,7 +172,8 @@ impl Device {
         let missing = kit::engage().map_err(DeviceError::Kit)?;
         // Eight digits of the UUID tell this device from any other of the same name, now or after a crash.
         let token = format!("uzswap:{}:{}", config.name, &uuid.to_string()[..8]);
-        let mut record = |path: &Path| instance.record(&Record { path: path.to_owned(), token: token.clone() });
+        let mut record =
+            |path: &Path| instance.record(&Record { path: path.to_owned(), token: token.clone() });
         let attach = Attach { store, threads: config.threads, label: &token, record: &mut record };
         let transport = config.via.attach(attach).map_err(DeviceError::Attach)?;
         let path = transport.path().to_owned();

@@ -26,9 +26,9 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, Session,
-    SessionACL, WriteFlags,
+    FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
+    Request, Session, SessionACL, WriteFlags,
 };
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
@@ -166,7 +166,9 @@ impl SwapFs {
             }
             operation(&self.bytes)
         });
-        catch_unwind(attempt).unwrap_or(Err(Errno::IO)).map_err(|errno| fuser::Errno::from_i32(errno.raw_os_error()))
+        catch_unwind(attempt)
+            .unwrap_or(Err(Errno::IO))
+            .map_err(|errno| fuser::Errno::from_i32(errno.raw_os_error()))
     }
 
     fn attr(&self, ino: INodeNo) -> FileAttr {
@@ -216,7 +218,9 @@ impl Filesystem for SwapFs {
     }
 
     fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES | FopenFlags::FOPEN_NOFLUSH;
+        let direct = FopenFlags::FOPEN_DIRECT_IO
+            | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
+            | FopenFlags::FOPEN_NOFLUSH;
         reply.opened(FileHandle(0), direct);
     }
 
@@ -286,7 +290,9 @@ impl Filesystem for SwapFs {
         let grows = what == libc::FALLOC_FL_ZERO_RANGE && what == mode && past_end;
         let result = match what {
             _ if grows => Err(fuser::Errno::ENOSPC),
-            libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE => self.run(|bytes| bytes.zero(offset, length)),
+            libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE => {
+                self.run(|bytes| bytes.zero(offset, length))
+            }
             _ => Err(fuser::Errno::EOPNOTSUPP),
         };
         match result {
@@ -355,7 +361,8 @@ impl FuseFile {
         thread::Builder::new().name("uzswap-fuse".into()).spawn(parent).map_err(FuseError::Session)?;
         start.recv_timeout(PATIENCE).map_err(|_| FuseError::Threads)??;
         let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&mount, NAME, flags, Mode::empty()).map_err(|e| FuseError::Mount("open", e))?;
+        let file = rustix::fs::openat(&mount, NAME, flags, Mode::empty())
+            .map_err(|e| FuseError::Mount("open", e))?;
         let file = Self { file: file.into(), ended };
         // As many reads at once as there are threads: each of them holds one until all have come.
         thread::scope(|scope| {
@@ -379,10 +386,14 @@ impl FuseFile {
         drop(self.file);
         match self.ended.recv_timeout(PATIENCE) {
             // Which of these a thread sees depends on what it was doing when the last holder let go.
-            Ok(Err(error)) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::ENODEV)) => Ok(()),
+            Ok(Err(error)) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::ENODEV)) => {
+                Ok(())
+            }
             Ok(result) => result.map_err(FuseError::Session),
             Err(mpsc::RecvTimeoutError::Timeout) => Err(FuseError::Busy),
-            Err(mpsc::RecvTimeoutError::Disconnected) => Err(FuseError::Session(io::Error::other("thread lost"))),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Err(FuseError::Session(io::Error::other("thread lost")))
+            }
         }
     }
 }
@@ -407,8 +418,10 @@ fn mount_detached(label: &str) -> Result<(OwnedFd, OwnedFd), FuseError> {
         mount::fsconfig_set_string(fs.as_fd(), key, value).map_err(at(key))?;
     }
     mount::fsconfig_create(fs.as_fd()).map_err(at("create"))?;
-    let attributes =
-        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let mount = mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at("fsmount"))?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount =
+        mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at("fsmount"))?;
     Ok((device, mount))
 }

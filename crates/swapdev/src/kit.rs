@@ -137,7 +137,8 @@ fn read_in_files() -> io::Result<()> {
         if path.starts_with('/') && access.starts_with('r') && access.ends_with('p') {
             let start: *mut libc::c_void = std::ptr::with_exposed_provenance_mut(start);
             // SAFETY: populating for reading changes no content, and no mapping of a program file goes away here.
-            let populated = unsafe { rustix::mm::madvise(start, end - start.addr(), Advice::LinuxPopulateRead) };
+            let populated =
+                unsafe { rustix::mm::madvise(start, end - start.addr(), Advice::LinuxPopulateRead) };
             match populated {
                 // Before 5.14 there is no such advice: the pages then come as they are used, and stay.
                 Ok(()) | Err(Errno::INVAL) => {}
@@ -180,7 +181,8 @@ pub fn report() -> Result<Report, KitError> {
 
 fn read_report() -> io::Result<Report> {
     let unlocked_bytes = unlocked_bytes(&fs::read_to_string("/proc/self/smaps")?);
-    let oom_score_adj = fs::read_to_string("/proc/self/oom_score_adj")?.trim().parse().map_err(io::Error::other)?;
+    let oom_score_adj =
+        fs::read_to_string("/proc/self/oom_score_adj")?.trim().parse().map_err(io::Error::other)?;
     let mut threads = Vec::new();
     for task in fs::read_dir("/proc/self/task")? {
         // A thread may end between the two reads.

@@ -103,7 +103,10 @@ impl LoopError {
     /// The nearest errno.
     pub fn errno(&self) -> Errno {
         match self {
-            Self::Control(errno) | Self::Open(_, errno) | Self::Configure(_, errno) | Self::Control2(_, errno) => *errno,
+            Self::Control(errno)
+            | Self::Open(_, errno)
+            | Self::Configure(_, errno)
+            | Self::Control2(_, errno) => *errno,
             Self::Record(error) => Errno::from_io_error(error).unwrap_or(Errno::IO),
             Self::Taken | Self::Busy(_) => Errno::BUSY,
             Self::NotDirect(_) | Self::NoDiscard(_) => Errno::OPNOTSUPP,
@@ -211,7 +214,9 @@ impl LoopDevice {
             return Err(LoopError::NotDirect(self.path.clone()));
         }
         let granularity = attribute("queue/discard_granularity");
-        if attribute("queue/discard_max_bytes").parse().unwrap_or(0_u64) < PAGE_SIZE as u64 || granularity != "4096" {
+        if attribute("queue/discard_max_bytes").parse().unwrap_or(0_u64) < PAGE_SIZE as u64
+            || granularity != "4096"
+        {
             return Err(LoopError::NoDiscard(self.path.clone()));
         }
         Ok(())

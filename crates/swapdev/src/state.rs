@@ -51,12 +51,21 @@ impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => {
-                write!(f, "{name:?}: a name has 1 to {NAME_MAX} letters, digits and -_. and does not begin with . or -")
+                write!(
+                    f,
+                    "{name:?}: a name has 1 to {NAME_MAX} letters, digits and -_. and does not begin with . or -"
+                )
             }
-            Self::Running(name) => write!(f, "{name}: already running; choose another name or turn it off first"),
+            Self::Running(name) => {
+                write!(f, "{name}: already running; choose another name or turn it off first")
+            }
             Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Damaged(path) => {
-                write!(f, "{}: not a device record; look for its loop device with losetup and remove it", path.display())
+                write!(
+                    f,
+                    "{}: not a device record; look for its loop device with losetup and remove it",
+                    path.display()
+                )
             }
         }
     }
@@ -103,7 +112,11 @@ impl Instance {
         check_name(name)?;
         let dir = root.join(name);
         loop {
-            DirBuilder::new().recursive(true).mode(0o755).create(&dir).map_err(|e| StateError::Io(dir.clone(), e))?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&dir)
+                .map_err(|e| StateError::Io(dir.clone(), e))?;
             match Self::lock(&dir, true)? {
                 Lock::Taken(lock) => return Ok(Self { name: name.to_owned(), dir, _lock: lock }),
                 Lock::Held => return Err(StateError::Running(name.to_owned())),
@@ -183,7 +196,9 @@ impl Instance {
         };
         let mut lines = text.lines();
         match (lines.next(), lines.next(), lines.next()) {
-            (Some(device), Some(token), None) if device.starts_with("/dev/") && token.starts_with("uzswap:") => {
+            (Some(device), Some(token), None)
+                if device.starts_with("/dev/") && token.starts_with("uzswap:") =>
+            {
                 Ok(Some(Record { path: device.into(), token: token.to_owned() }))
             }
             _ => Err(StateError::Damaged(path)),

@@ -51,7 +51,8 @@ impl Default for Priority {
 /// As swapon(2): `EPERM` without CAP_SYS_ADMIN, `EINVAL` for a bad header, `EBUSY` when it is on already.
 pub fn swapon(path: &Path, priority: Priority) -> Result<(), Errno> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
-    let flags = SWAP_FLAG_PREFER | SWAP_FLAG_DISCARD | SWAP_FLAG_DISCARD_PAGES | libc::c_int::from(priority.0);
+    let flags =
+        SWAP_FLAG_PREFER | SWAP_FLAG_DISCARD | SWAP_FLAG_DISCARD_PAGES | libc::c_int::from(priority.0);
     // SAFETY: path is a string that ends in a zero byte.
     match unsafe { libc::swapon(path.as_ptr(), flags) } {
         0 => Ok(()),
@@ -162,7 +163,12 @@ mod tests {
     #[test]
     fn lines_of_proc_swaps_are_read() {
         let line = b"/mnt/a\\040b\\134c    file\t\t1048572\t\t256\t\t-2";
-        let want = SwapArea { path: "/mnt/a b\\c".into(), size_bytes: 1_073_737_728, used_bytes: 262_144, priority: -2 };
+        let want = SwapArea {
+            path: "/mnt/a b\\c".into(),
+            size_bytes: 1_073_737_728,
+            used_bytes: 262_144,
+            priority: -2,
+        };
         assert_eq!(area(line), Some(want));
         assert_eq!(area(b"/dev/loop0 partition 12"), None);
         assert_eq!(area(b"/dev/loop0 partition -1 0 3"), None);

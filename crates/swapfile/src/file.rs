@@ -138,7 +138,7 @@ impl File {
 
     /// The buffers, where `at` cannot be used for I/O itself.
     fn bounce(&self, at: *const Page) -> Option<&Buffers> {
-        self.buffers.as_ref().filter(|_| at.addr() % PAGE_SIZE != 0)
+        self.buffers.as_ref().filter(|_| !at.addr().is_multiple_of(PAGE_SIZE))
     }
 
     /// Calls `request(done, offset)` until it has moved `length` bytes from page `first` on. It returns how many bytes

@@ -37,7 +37,7 @@ impl<D: SwapDevice> Crash<D> {
                     let mut content = [0; PAGE_SIZE];
                     self.device.read_page(page, &mut content)?;
                     for (old, new) in content.chunks_mut(SECTOR).zip(new.chunks(SECTOR)) {
-                        if random.next() % 2 == 0 {
+                        if random.next().is_multiple_of(2) {
                             old.copy_from_slice(new);
                         }
                     }
