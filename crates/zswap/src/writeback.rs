@@ -76,7 +76,7 @@ impl Zswap {
         while batch.leaving.len() < most.min(BATCH) && looks > 0 {
             looks -= 1;
             let Some(on) = state.on.as_mut() else { break };
-            if !on.device.as_ref().is_some_and(|device| device.error().is_none()) {
+            if on.device.as_ref().is_none_or(|device| device.error().is_some()) {
                 break;
             }
             let Some(candidate) = on.lru.pop_oldest(&*on.tree) else { break };
