@@ -71,7 +71,7 @@ fn the_compressor_changes_under_load() {
     let instance = Instance::start(&uzswap, "switch", &["--size", "128M"]).expect("swapon");
     let mut hog = small();
     hog.tell("run");
-    for compressor in zcomp::names().into_iter().chain(["zstd"]) {
+    for compressor in zcomp::names().iter().copied().chain(["zstd"]) {
         uzswap.done(&["set", "switch", "compressor", compressor], ANSWER).expect(compressor);
         let now = uzswap.done(&["get", "switch", "compressor"], ANSWER).expect("get");
         assert_eq!(now, compressor);
