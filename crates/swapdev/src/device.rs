@@ -131,6 +131,9 @@ struct Parts {
     instance: Instance,
 }
 
+/// What a device is made of before it has its parts, and what is missing of the kit.
+type Built = (Box<dyn Transport>, Swapoff, Vec<KitError>);
+
 #[repr(C, align(4096))]
 struct Aligned(Page);
 
@@ -165,7 +168,7 @@ impl Device {
         instance: &Instance,
         uuid: Uuid,
         header: Page,
-    ) -> Result<(Box<dyn Transport>, Swapoff, Vec<KitError>), DeviceError> {
+    ) -> Result<Built, DeviceError> {
         cleanup::undo(instance, CLEANUP_LIMIT).map_err(DeviceError::Leftover)?;
         // Before the kit: the process must not be a copy of a large one, nor unkillable.
         let swapoff = Swapoff::new().map_err(DeviceError::Helper)?;
