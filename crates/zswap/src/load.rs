@@ -154,6 +154,9 @@ impl Zswap {
 
     /// After a load: removes the entry that was `found`, or notes that it was used. Nothing happens where the load failed
     /// or the entry is not the same any more. Returns what was removed.
+    ///
+    /// The same entry may have got younger meanwhile, or been written back: the object in the pool is pinned, so that none
+    /// but the same entry can name it, and a page on the device with the same checksum has the content that was loaded.
     fn settle(
         &self,
         state: &mut crate::area::State,
@@ -163,9 +166,14 @@ impl Zswap {
         remove: bool,
     ) -> Option<Entry> {
         let on = state.on.as_mut()?;
-        if !loaded
-            || !on.tree.get(offset).is_some_and(|now| now.stamp == found.stamp && now.what == found.what)
-        {
+        let is_same = |now: Entry| {
+            now.what == found.what
+                || match (found.what, now.what) {
+                    (What::Pool { checksum: loaded, .. }, What::Device { checksum }) => loaded == checksum,
+                    _ => false,
+                }
+        };
+        if !loaded || !on.tree.get(offset).is_some_and(is_same) {
             return None;
         }
         if remove {

@@ -3,4 +3,5 @@
 mod support;
 
 mod races;
+mod refusals;
 mod threads;
