@@ -86,16 +86,17 @@ impl Uzswap {
         self.call_within(args, COMMAND)
     }
 
-    /// As [`Uzswap::call`], and an error with its stderr when it fails.
+    /// Runs a command that is to succeed, and gives its stdout. Warnings are passed on.
     ///
     /// # Errors
     /// `Other`, with what it said.
     pub fn done(&self, args: &[&str], limit: Duration) -> io::Result<String> {
         let output = self.call_within(args, limit)?;
+        let said = String::from_utf8_lossy(&output.stderr);
         if output.status.success() {
+            eprint!("{said}");
             return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
         Err(io::Error::other(format!("uzswap {}: {}: {said}", args.join(" "), output.status)))
     }
 

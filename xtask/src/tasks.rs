@@ -18,6 +18,11 @@ pub fn demo() -> Result<(), Why> {
     become_it(&mut Command::new(target().join("release/uzswap-demo")))
 }
 
+/// Measures with the crate `compare`, which knows what there is to measure.
+pub fn bench(args: &[&str]) -> Result<(), Why> {
+    become_it(cargo(&["run", "--release", "--quiet", "--package", "compare", "--"]).args(args))
+}
+
 /// Everything that must hold before a change goes in.
 pub fn test() -> Result<(), Why> {
     install()?;

@@ -188,7 +188,7 @@ fn within(stop: &AtomicBool, missing: &str) -> io::Result<()> {
         }
         let offset = u32::try_from(copies.len()).map_err(io::Error::other)?;
         cache
-            .store(SwapEntry { swap_type: 0, offset }, &page)
+            .swap_out(SwapEntry { swap_type: 0, offset }, &page)
             .map_err(|error| io::Error::other(error.to_string()))?;
         copies.push(page);
     }
