@@ -69,7 +69,12 @@ impl Zswap {
             && self.profile.rules.eviction == Eviction::StoreOldest
             && self.evict_oldest(entry.swap_type) > 0
         {
-            let again = self.put(area, entry, page, Effort::Policy);
+            let mut again = self.put(area, entry, page, Effort::Policy);
+            if again == Err(Refusal::AllocFail) {
+                // What was freed is of other sizes. Whole pages given back to the system could be had again.
+                self.compact();
+                again = self.put(area, entry, page, Effort::Policy);
+            }
             if again.is_ok() {
                 self.count(Counter::SavedByWriteback);
             }
@@ -100,6 +105,7 @@ impl Zswap {
                         if evicted == 0 {
                             break;
                         }
+                        self.compact();
                         if held() < max {
                             return Ok(());
                         }

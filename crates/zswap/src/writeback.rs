@@ -211,11 +211,7 @@ impl Zswap {
     pub(crate) fn evict_oldest(&self, swap_type: u8) -> usize {
         const MOST: usize = 16;
         let Some(area) = self.area(swap_type) else { return 0 };
-        let written = self.requests.with_batch(|batch| self.write_back(area, batch, MOST).written);
-        if written > 0 {
-            self.compact();
-        }
-        written
+        self.requests.with_batch(|batch| self.write_back(area, batch, MOST).written)
     }
 
     /// 3.11: the allocator names its oldest page, and what is in it is written back; the first failure ends the page, which

@@ -145,7 +145,7 @@ fn a_swapoff_ends_everything() {
         cache.store(SLOT, &page(1)).unwrap();
         let threads = [
             writer(&cache),
-            spawn(&cache, |cache| assert!(load(cache, Keep::Always) <= 1)),
+            spawn(&cache, |cache| assert!([0, 1, 3].contains(&load(cache, Keep::Always)))),
             spawn(&cache, |cache| drop(cache.swap_out(SLOT, &page(3)))),
         ];
         cache.invalidate_area(0);

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod profiles;
 mod races;
 mod refusals;
 mod threads;

@@ -94,7 +94,7 @@ fn own(cache: &Zswap, thread: u32, exclusive: bool) {
                 let count = below(6);
                 let first = thread * OWN + below(OWN - 6);
                 cache.invalidate_range(at(first), count);
-                (first..first + count).for_each(|offset| drop(held.remove(&offset)));
+                held.retain(|offset, _| !(first..first + count).contains(offset));
             }
         }
     }
