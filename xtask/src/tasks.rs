@@ -27,8 +27,7 @@ pub fn bench(args: &[&str]) -> Result<(), Why> {
 pub fn test() -> Result<(), Why> {
     install()?;
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    run(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
-        .env("CLIPPY_CONF_DIR", root()))?;
+    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     // The end-to-end tests run this program.
     run(&mut cargo(&["build", "--package", "uzswap"]))?;
     if there_is("cargo-nextest", &["nextest", "--version"]) {
@@ -115,14 +114,24 @@ fn fuzz() -> Result<(), Why> {
     if names.is_empty() {
         return Ok(());
     }
-    if !there_is("cargo-fuzz", &["fuzz", "--version"]) && !there_is("cargo-fuzz", &["--version"]) {
-        let reason = "cargo-fuzz is not installed (cargo install cargo-fuzz)";
+    // The sanitizers and coverage that fuzzing uses are in the nightly compiler only.
+    let nightly = there_is("rustup", &["run", "nightly", "rustc", "--version"])
+        || run(Command::new("rustup").args(["toolchain", "install", "nightly", "--profile", "minimal"]))
+            .is_ok();
+    let fuzzer = || {
+        there_is("cargo-fuzz", &["--version"])
+            || run(&mut cargo(&["install", "--locked", "cargo-fuzz"])).is_ok()
+    };
+    if !nightly || !fuzzer() {
+        let reason = "needs a nightly toolchain and cargo-fuzz, and one could not be installed";
         println!("SKIP fuzz {}: {reason}", names.join(" "));
         return if std::env::var_os("CI").is_some() { Err(format!("fuzz: {reason}")) } else { Ok(()) };
     }
     for name in names {
-        let seconds = format!("-max_total_time={FUZZ_SECONDS}");
-        run(&mut cargo(&["fuzz", "run", &name, "--", &seconds]))?;
+        let mut command = Command::new("rustup");
+        command.args(["run", "nightly", "cargo", "fuzz", "run", &name, "--"]);
+        command.arg(format!("-max_total_time={FUZZ_SECONDS}"));
+        run(command.current_dir(root()))?;
     }
     Ok(())
 }
