@@ -2,6 +2,7 @@
 
 mod support;
 
+mod kernel_cases;
 mod profiles;
 mod races;
 mod refusals;

@@ -297,3 +297,153 @@ fn the_worker_profiles_shrink_to_the_threshold() {
         assert!(cache.counter(Counter::PoolLimitHit) >= 2);
     }
 }
+
+/// "They are left in their own pool. When a request is made for a page in an old pool, it is uncompressed using its
+/// original compressor. Once all pages are removed from an old pool, the pool and its compressor are freed."
+#[test]
+fn a_switch_leaves_old_pages_in_their_pool_until_the_last_one_goes() {
+    let (cache, _) = cache("zpool", &[]);
+    let pairs =
+        [("lzo", "zbud"), ("lz4", "zbud"), ("lz4", "zsmalloc"), ("zstd", "zsmalloc"), ("deflate", "zbud")];
+    for (offset, (compressor, zpool)) in (0..).zip(pairs) {
+        cache.set(Param::Compressor, compressor).unwrap();
+        cache.set(Param::Zpool, zpool).unwrap();
+        cache.store(at(offset), &compressible(u64::from(offset))).unwrap();
+        let (driver, name, bytes) = cache.pools().swap_remove(0);
+        assert_eq!((driver, name.as_str()), (zpool, compressor), "the current pool comes first");
+        assert!(bytes > 0);
+    }
+    // The pairs on the way from one to the next were never stored to and are gone.
+    assert_eq!(cache.pools().len(), pairs.len(), "{:?}", cache.pools());
+    // Going back revives the old pool: no new one is made, and the page of then is still in it.
+    cache.set(Param::Compressor, "lzo").unwrap();
+    assert_eq!(cache.pools().len(), pairs.len(), "{:?}", cache.pools());
+    assert_eq!(cache.pools()[0], ("zbud", "lzo".to_owned(), 4096));
+    cache.store(at(10), &compressible(10)).unwrap();
+    assert_eq!(cache.pools()[0].2, 4096, "the two share a page of the revived pool");
+    for (offset, left) in (0..5).zip([5, 4, 3, 2, 1]) {
+        expect(&cache, offset, &compressible(u64::from(offset)), Source::Cache);
+        cache.invalidate_page(at(offset));
+        assert_eq!(cache.pools().len(), left, "after page {offset}: {:?}", cache.pools());
+    }
+    expect(&cache, 10, &compressible(10), Source::Cache);
+    // A replaced page leaves its pool too, and so does one that is written back.
+    cache.set(Param::ShrinkerEnabled, "Y").unwrap();
+    cache.set(Param::Compressor, "lz4").unwrap();
+    assert_eq!(cache.pools().len(), 2);
+    cache.store(at(10), &compressible(11)).unwrap();
+    assert_eq!(cache.pools().len(), 1);
+    cache.set(Param::Compressor, "zstd").unwrap();
+    assert_eq!(write_all_back(&cache), 1);
+    assert_eq!(cache.pools().len(), 1);
+    expect(&cache, 10, &compressible(11), Source::Device);
+}
+
+#[test]
+fn more_pools_than_there_is_room_for_are_refused_and_change_nothing() {
+    let (cache, _) = cache("default", &[("exclusive_loads", "N")]);
+    let mut offset = 0;
+    let error = loop {
+        offset += 1;
+        assert!(offset < 100, "a hundred pools");
+        match cache.set(Param::Compressor, &format!("lz4(acceleration={})", offset + 1)) {
+            Ok(()) => cache.store(at(offset), &compressible(u64::from(offset))).unwrap(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((error.clone(), error.errno()), (ParamError::TooManyPools, libc::EBUSY));
+    assert_eq!(cache.get(Param::Compressor).unwrap(), format!("lz4(acceleration={offset})"));
+    for offset in 1..offset {
+        expect(&cache, offset, &compressible(u64::from(offset)), Source::Cache);
+    }
+    cache.invalidate_page(at(1));
+    cache.set(Param::Compressor, "zstd").unwrap();
+}
+
+#[test]
+fn same_filled_pages_cost_nothing_where_the_profile_knows_them() {
+    for (name, zero, word) in [
+        ("v1", false, false),
+        ("3.11", false, false),
+        ("zpool", true, true),
+        ("6.18", true, false),
+        ("default", true, true),
+    ] {
+        for (value, free) in [(0, zero), (0x0123_4567_89ab_cdef, word)] {
+            let (cache, _) = cache(name, &[]);
+            let page = same_filled(value);
+            cache.store(at(1), &page).unwrap();
+            let label = format!("{name} {value:x}");
+            assert_eq!(cache.counter(Counter::SameFilledPages), u64::from(free), "{label}");
+            assert_eq!(cache.counter(Counter::StoredPages), 1, "{label}");
+            assert_eq!(cache.counter(Counter::PoolTotalSize) == 0, free, "{label}");
+            expect(&cache, 1, &page, Source::Cache);
+            cache.invalidate_page(at(1));
+            expect_empty(&cache);
+            // One word that differs, anywhere, makes it a page like any other.
+            for byte in [0, 7, 8, 2047, 4095] {
+                let mut other = page;
+                other[byte] ^= 0x10;
+                cache.store(at(2), &other).unwrap();
+                assert_eq!(cache.counter(Counter::SameFilledPages), 0, "{label} byte {byte}");
+                expect(&cache, 2, &other, Source::Cache);
+            }
+        }
+    }
+    let (cache, _) = cache("zpool", &[]);
+    cache.store(at(1), &same_filled(1)).unwrap();
+    cache.set(Param::SameFilledPagesEnabled, "N").unwrap();
+    cache.store(at(2), &same_filled(2)).unwrap();
+    assert_eq!(cache.counter(Counter::SameFilledPages), 1);
+    expect(&cache, 1, &same_filled(1), Source::Cache);
+    cache.set(Param::NonSameFilledPagesEnabled, "N").unwrap();
+    assert_eq!(cache.store(at(3), &compressible(3)), Err(Refusal::NonSameFilled));
+    cache.set(Param::SameFilledPagesEnabled, "Y").unwrap();
+    cache.store(at(3), &same_filled(3)).unwrap();
+}
+
+/// 6.18 and ours keep pages that do not compress, so that the order of age stays true; before, they are refused.
+#[test]
+fn raw_pages_are_kept_where_the_profile_knows_them() {
+    for (name, raw) in [("v1", false), ("3.11", false), ("zpool", false), ("6.18", true), ("default", true)] {
+        let (cache, _) = cache(name, &[]);
+        let result = cache.store(at(1), &incompressible(1));
+        assert_eq!(result, if raw { Ok(()) } else { Err(Refusal::CompressPoor) }, "{name}");
+        assert_eq!(cache.counter(Counter::StoredIncompressiblePages), u64::from(raw), "{name}");
+        if raw {
+            expect(&cache, 1, &incompressible(1), Source::Cache);
+            cache.invalidate_page(at(1));
+        }
+        expect_empty(&cache);
+    }
+}
+
+/// The page that was used since it was looked at leaves after those that were not; in 6.18 a store counts as a use.
+#[test]
+fn a_used_page_gets_a_second_chance() {
+    for name in ["zpool", "6.18", "default"] {
+        let mut params = vec![("shrinker_enabled", "Y")];
+        if name == "default" {
+            params.push(("exclusive_loads", "N"));
+        }
+        let (cache, _) = cache(name, &params);
+        for offset in 0..4 {
+            cache.store(at(offset), &compressible(u64::from(offset))).unwrap();
+        }
+        // In 6.18 this only makes all of them look unused, in the order they came.
+        let used = 0;
+        if name != "6.18" {
+            let mut page = [0; 4096];
+            cache.load(at(used), &mut page, zswap::Keep::Always).unwrap();
+        }
+        let order: Vec<u32> = if name == "6.18" { vec![0, 1, 2, 3] } else { vec![1, 2, 3, used] };
+        for offset in order {
+            // Looking at what is where by loading it would be a use.
+            assert_eq!(cache.shrinker_scan(1), 1);
+            assert_eq!(cache.counter(Counter::DevicePages), 1);
+            cache.invalidate_page(at(offset));
+            assert_eq!(cache.counter(Counter::DevicePages), 0, "{name}: {offset} was not the one");
+        }
+        assert_eq!(cache.shrinker_scan(1), 0);
+    }
+}
