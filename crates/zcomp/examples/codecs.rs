@@ -27,7 +27,8 @@ const USAGE: &str = "usage: codecs FOLDER [--pages N] [--rounds N] [--only TEXT[
 const ROOM: usize = 2 * PAGE_SIZE;
 
 fn main() -> ExitCode {
-    let mut options = Options { folder: String::new(), pages: 1000, rounds: 9, only: Vec::new(), corpora: false };
+    let mut options =
+        Options { folder: String::new(), pages: 1000, rounds: 9, only: Vec::new(), corpora: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let understood = match word.as_str() {
@@ -136,14 +137,16 @@ fn compare(options: &Options) -> std::io::Result<()> {
     }
     println!("{:34} {:>8} {:>8} {:>7} {:>7} {:>9}", "", "comp us", "deco us", "ratio", ">3632", "context B");
     for (candidate, row) in candidates.iter().zip(&figures) {
-        let cells: Vec<_> = row.iter().zip(&corpora).map(|(cell, corpus)| cell.reduce(corpus.pages.len())).collect();
+        let cells: Vec<_> =
+            row.iter().zip(&corpora).map(|(cell, corpus)| cell.reduce(corpus.pages.len())).collect();
         if options.corpora {
             for (corpus, cell) in corpora.iter().zip(&cells) {
                 line(&format!("  {} on {}", candidate.name, corpus.name), cell, None);
             }
         }
         let count = cells.len() as f64;
-        let mean = |part: fn(&Cell) -> f64| (cells.iter().map(|cell| part(cell).ln()).sum::<f64>() / count).exp();
+        let mean =
+            |part: fn(&Cell) -> f64| (cells.iter().map(|cell| part(cell).ln()).sum::<f64>() / count).exp();
         let all = Cell {
             compress: mean(|cell| cell.compress),
             decompress: mean(|cell| cell.decompress),
@@ -223,7 +226,11 @@ fn measure(candidate: &mut Candidate, corpus: &Corpus, cell: &mut Figures) {
     cell.decompress.push(cpu_time() - start);
     for (page, place) in corpus.pages.iter().zip(&places) {
         if let Some((at, len)) = *place {
-            assert!(context.decompress(&pool[at..at + len], &mut out).is_ok() && out == *page, "{}", candidate.name);
+            assert!(
+                context.decompress(&pool[at..at + len], &mut out).is_ok() && out == *page,
+                "{}",
+                candidate.name
+            );
         }
     }
 }
@@ -238,15 +245,34 @@ fn cpu_time() -> Duration {
 
 fn candidates() -> Vec<Candidate> {
     let ours = [
-        "lzo", "lzo-rle", "lz4", "lz4(acceleration=4)", "lz4(acceleration=8)", "lz4hc(level=2)", "lz4hc(level=4)", "lz4hc",
-        "zstd(level=-20)", "zstd(level=-5)", "zstd(level=-3)", "zstd(level=-1)", "zstd(level=1)", "zstd", "zstd(level=9)",
-        "deflate(level=1)", "deflate", "deflate(level=9)",
+        "lzo",
+        "lzo-rle",
+        "lz4",
+        "lz4(acceleration=4)",
+        "lz4(acceleration=8)",
+        "lz4hc(level=2)",
+        "lz4hc(level=4)",
+        "lz4hc",
+        "zstd(level=-20)",
+        "zstd(level=-5)",
+        "zstd(level=-3)",
+        "zstd(level=-1)",
+        "zstd(level=1)",
+        "zstd",
+        "zstd(level=9)",
+        "deflate(level=1)",
+        "deflate",
+        "deflate(level=9)",
     ];
     let mut all: Vec<Candidate> = ours
         .into_iter()
-        .map(|name| Candidate { name: name.to_owned(), context: zcomp::lookup(name).unwrap().context().unwrap() })
+        .map(|name| Candidate {
+            name: name.to_owned(),
+            context: zcomp::lookup(name).unwrap().context().unwrap(),
+        })
         .collect();
-    let mut rival = |name: &str, context: Box<dyn Context>| all.push(Candidate { name: format!("* {name}"), context });
+    let mut rival =
+        |name: &str, context: Box<dyn Context>| all.push(Candidate { name: format!("* {name}"), context });
     match liblzo2::Liblzo2::open() {
         Some(library) => rival("lzo: liblzo2 lzo1x_1", Box::new(library)),
         None => eprintln!("liblzo2 is not installed: left out"),
@@ -268,7 +294,11 @@ impl Context for liblzo2::Liblzo2 {
     }
 
     fn decompress(&mut self, data: &[u8], page: &mut Page) -> Result<(), DecompressError> {
-        if liblzo2::Liblzo2::decompress(self, data, page) == Ok(PAGE_SIZE) { Ok(()) } else { Err(DecompressError) }
+        if liblzo2::Liblzo2::decompress(self, data, page) == Ok(PAGE_SIZE) {
+            Ok(())
+        } else {
+            Err(DecompressError)
+        }
     }
 
     fn memory_bytes(&self) -> usize {
@@ -284,7 +314,11 @@ impl Context for Lzokay {
     }
 
     fn decompress(&mut self, data: &[u8], page: &mut Page) -> Result<(), DecompressError> {
-        if lzokay::decompress::decompress(data, page) == Ok(PAGE_SIZE) { Ok(()) } else { Err(DecompressError) }
+        if lzokay::decompress::decompress(data, page) == Ok(PAGE_SIZE) {
+            Ok(())
+        } else {
+            Err(DecompressError)
+        }
     }
 
     fn memory_bytes(&self) -> usize {

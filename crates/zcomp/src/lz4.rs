@@ -1,7 +1,8 @@
 //! LZ4 block format, by liblz4: fast both ways. `acceleration` trades ratio for compression speed.
 //!
 //! liblz4 is faster than the pure Rust `lz4_flex` on pages in both directions (docs/compressors.md); its decoder checks
-//! every bound and is fuzzed upstream.
+//! every bound and is fuzzed upstream. Its `fastReset`, which keeps the hash table from page to page, gains nothing: what the
+//! reset saves, telling old entries from new ones costs.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -12,8 +13,7 @@ use crate::{CompressError, Compressor, Context, DecompressError, PAGE_SIZE, Page
 // Symbols of the liblz4 that lz4-sys builds and does not declare.
 unsafe extern "C" {
     fn LZ4_sizeofState() -> c_int;
-    fn LZ4_initStream(state: *mut c_void, size: usize) -> *mut c_void;
-    fn LZ4_compress_fast_extState_fastReset(
+    fn LZ4_compress_fast_extState(
         state: *mut c_void,
         src: *const c_char,
         dst: *mut c_char,
@@ -46,9 +46,7 @@ impl Compressor for Lz4 {
     fn context(&self) -> Option<Box<dyn Context>> {
         // SAFETY: takes no pointers.
         let size = usize::try_from(unsafe { LZ4_sizeofState() }).ok()?;
-        let mut context = Lz4Context { state: State::new(size)?, acceleration: self.acceleration };
-        context.reset();
-        Some(Box::new(context))
+        Some(Box::new(Lz4Context { state: State::new(size)?, acceleration: self.acceleration }))
     }
 }
 
@@ -57,20 +55,13 @@ struct Lz4Context {
     acceleration: c_int,
 }
 
-impl Lz4Context {
-    fn reset(&mut self) {
-        // SAFETY: the state is memory of this many bytes, aligned for any type.
-        unsafe { LZ4_initStream(self.state.as_mut_ptr(), self.state.len()) };
-    }
-}
-
 impl Context for Lz4Context {
     fn compress(&mut self, page: &Page, out: &mut [u8]) -> Result<usize, CompressError> {
         let capacity = c_int::try_from(out.len()).map_err(|_| CompressError::Codec)?;
-        // SAFETY: the state was initialised by `reset` and is left valid by a compression that succeeded, and is reset
-        // after one that did not; `page` is readable for PAGE_SIZE bytes and `out` writable for `capacity`.
+        // SAFETY: the state is memory of the size asked for, aligned for any type, and this call resets it itself; `page` is
+        // readable for PAGE_SIZE bytes and `out` writable for `capacity`.
         let len = unsafe {
-            LZ4_compress_fast_extState_fastReset(
+            LZ4_compress_fast_extState(
                 self.state.as_mut_ptr(),
                 page.as_ptr().cast(),
                 out.as_mut_ptr().cast(),
@@ -79,13 +70,7 @@ impl Context for Lz4Context {
                 self.acceleration,
             )
         };
-        match usize::try_from(len) {
-            Ok(len) if len > 0 => Ok(len),
-            _ => {
-                self.reset();
-                Err(CompressError::NoRoom)
-            }
-        }
+        usize::try_from(len).ok().filter(|&len| len > 0).ok_or(CompressError::NoRoom)
     }
 
     fn decompress(&mut self, data: &[u8], page: &mut Page) -> Result<(), DecompressError> {

@@ -9,7 +9,8 @@ use crate::{CompressError, Compressor, Context, DecompressError, PAGE_SIZE, Page
 // Symbols of the liblz4 that lz4-sys builds and does not declare.
 unsafe extern "C" {
     fn LZ4_sizeofStateHC() -> c_int;
-    fn LZ4_compress_HC_extStateHC(
+    fn LZ4_initStreamHC(state: *mut c_void, size: usize) -> *mut c_void;
+    fn LZ4_compress_HC_extStateHC_fastReset(
         state: *mut c_void,
         src: *const c_char,
         dst: *mut c_char,
@@ -26,7 +27,9 @@ pub(crate) struct Lz4hc {
 }
 
 impl Lz4hc {
-    pub(crate) const RANGE: std::ops::RangeInclusive<i32> = 2..=12;
+    /// liblz4 knows levels 10 to 12 too, and allocates 64 KiB at every call of them.
+    pub(crate) const RANGE: std::ops::RangeInclusive<i32> = 2..=9;
+    /// liblz4's own.
     pub(crate) const DEFAULT: i32 = 9;
 
     pub(crate) fn new(level: i32) -> Lz4hc {
@@ -42,7 +45,10 @@ impl Compressor for Lz4hc {
     fn context(&self) -> Option<Box<dyn Context>> {
         // SAFETY: takes no pointers.
         let size = usize::try_from(unsafe { LZ4_sizeofStateHC() }).ok()?;
-        Some(Box::new(Lz4hcContext { state: State::new(size)?, level: self.level }))
+        let mut state = State::new(size)?;
+        // SAFETY: the state is memory of this many bytes, aligned for any type.
+        let initialised = unsafe { LZ4_initStreamHC(state.as_mut_ptr(), size) };
+        (!initialised.is_null()).then_some(Box::new(Lz4hcContext { state, level: self.level }))
     }
 }
 
@@ -54,10 +60,11 @@ struct Lz4hcContext {
 impl Context for Lz4hcContext {
     fn compress(&mut self, page: &Page, out: &mut [u8]) -> Result<usize, CompressError> {
         let capacity = c_int::try_from(out.len()).map_err(|_| CompressError::Codec)?;
-        // SAFETY: the state is memory of the size asked for, aligned for any type, and this call resets it itself; `page` is
-        // readable for PAGE_SIZE bytes and `out` writable for `capacity`.
+        // SAFETY: the state was initialised when it was made, and liblz4 itself resets it here: only a part where the last
+        // compression succeeded, all of it where it did not. `page` is readable for PAGE_SIZE bytes and `out` writable for
+        // `capacity`.
         let len = unsafe {
-            LZ4_compress_HC_extStateHC(
+            LZ4_compress_HC_extStateHC_fastReset(
                 self.state.as_mut_ptr(),
                 page.as_ptr().cast(),
                 out.as_mut_ptr().cast(),

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use swapfile::faulty::{Countdown, Lasting, Op};
 use swapfile::{Memory, SwapDevice};
 use zswap::{
-    Counter, Keep, LoadError, Options, PAGE_SIZE, PROFILES, Page, Param, Profile, SwapEntry, SwapOutError,
-    Zswap,
+    Counter, Keep, LoadError, Options, PAGE_SIZE, PROFILES, Page, Param, Profile, SameFilled, Source,
+    SwapEntry, SwapOutError, Zswap,
 };
 
 const SLOTS: u32 = 300;
@@ -28,7 +28,7 @@ fn page(seed: u64) -> Page {
     let mut random = Random(seed);
     let mut page = [0; PAGE_SIZE];
     match seed % 6 {
-        0 => page.iter_mut().for_each(|byte| *byte = b"abcdefgh   \n"[random.below(12) as usize]),
+        0 => page.iter_mut().for_each(|byte| *byte = b"ab \n"[random.below(4) as usize]),
         1 => page[..2048].iter_mut().for_each(|byte| *byte = random.below(256) as u8),
         2 => page.iter_mut().for_each(|byte| *byte = random.below(256) as u8),
         3 => {}
@@ -64,11 +64,44 @@ fn setup(profile: &'static Profile, params: &[(&str, &str)]) -> Setup {
     Setup { cache, device, refusing }
 }
 
-fn check_gauges(cache: &Zswap, model: &BTreeMap<u32, u64>) {
-    let held = cache.counter(Counter::StoredPages) + cache.counter(Counter::DevicePages);
-    assert_eq!(held, model.len() as u64, "gauges against the model");
-    let present = (0..SLOTS).filter(|offset| cache.contains(at(*offset))).count();
-    assert_eq!(present, model.len());
+/// Every gauge against what the model says, and every slot looked at.
+fn check_gauges(cache: &Zswap, model: &BTreeMap<u32, u64>, label: &str) {
+    let known = cache.profile().rules.same_filled;
+    let (mut stored, mut on_device, mut same, mut raw) = (0, 0, 0, 0);
+    for offset in 0..SLOTS {
+        let mut out = [0x5a; PAGE_SIZE];
+        let found = cache.load(at(offset), &mut out, Keep::Always);
+        let Some(&version) = model.get(&offset) else {
+            assert_eq!(found, Ok(None), "{label}: slot {offset}");
+            assert!(out == [0x5a; PAGE_SIZE], "{label}: a miss changed the page");
+            continue;
+        };
+        match found {
+            Ok(Some(Source::Cache)) => {
+                stored += 1;
+                raw += u64::from(version % 6 == 2);
+                same += u64::from(match known {
+                    SameFilled::None => false,
+                    SameFilled::Zero => version % 6 == 3,
+                    SameFilled::Any => [3, 4].contains(&(version % 6)),
+                });
+            }
+            Ok(Some(Source::Device)) | Err(LoadError::Device(_)) => on_device += 1,
+            other => panic!("{label}: slot {offset}: {other:?}"),
+        }
+        assert!(found.is_err() || out == page(version), "{label}: slot {offset} has wrong content");
+    }
+    assert_eq!(cache.counter(Counter::StoredPages), stored, "{label}: stored_pages");
+    assert_eq!(cache.counter(Counter::DevicePages), on_device, "{label}: device_pages");
+    assert_eq!(cache.counter(Counter::SameFilledPages), same, "{label}: same_filled_pages");
+    assert_eq!(
+        cache.counter(Counter::StoredIncompressiblePages),
+        raw,
+        "{label}: stored_incompressible_pages"
+    );
+    let (pool, payload) = (cache.counter(Counter::PoolTotalSize), cache.counter(Counter::CompressedBytes));
+    assert!(payload <= pool, "{label}: {payload} bytes in a pool of {pool}");
+    assert_eq!(cache.pools().iter().map(|(_, _, bytes)| bytes).sum::<u64>(), pool, "{label}");
 }
 
 fn run(profile: &'static Profile, params: &[(&str, &str)], compressors: &[&str], seed: u64, steps: u64) {
@@ -137,8 +170,17 @@ fn run(profile: &'static Profile, params: &[(&str, &str)], compressors: &[&str],
                 cache.invalidate_range(at(offset), count);
                 model.retain(|slot, _| !(offset..offset + count).contains(slot));
             }
-            94..97 => {
+            94..96 => {
                 cache.shrink();
+            }
+            96 if random.below(8) == 0 => {
+                cache.invalidate_area(3);
+                check_gauges(&cache, &BTreeMap::new(), &label);
+                cache.swapon(3, SLOTS, Some(device.clone())).unwrap();
+                model.clear();
+            }
+            96 => {
+                cache.shrinker_scan(random.below(60));
             }
             97 => {
                 let _ = cache
@@ -148,6 +190,9 @@ fn run(profile: &'static Profile, params: &[(&str, &str)], compressors: &[&str],
             98 => {
                 let _ = cache.set(Param::MaxPoolPercent, &(1 + random.below(8)).to_string());
                 let _ = cache.set(Param::Enabled, if random.below(4) == 0 { "N" } else { "Y" });
+                let _ = cache.set(Param::AcceptThresholdPercent, &(70 + random.below(31)).to_string());
+                let _ = cache.set(Param::MaxCompressionRatio, &(60 + random.below(41)).to_string());
+                let _ = cache.set(Param::ShrinkerEnabled, ["Y", "N"][random.below(2) as usize]);
                 let _ = cache.set(Param::ExclusiveLoads, ["Y", "N"][random.below(2) as usize]);
                 let _ =
                     cache.set(Param::NonSameFilledPagesEnabled, if random.below(6) == 0 { "N" } else { "Y" });
@@ -161,10 +206,10 @@ fn run(profile: &'static Profile, params: &[(&str, &str)], compressors: &[&str],
                 );
                 device_broken = true;
             }
-            _ => check_gauges(&cache, &model),
+            _ => check_gauges(&cache, &model, &label),
         }
     }
-    check_gauges(&cache, &model);
+    check_gauges(&cache, &model, &label);
     cache.invalidate_range(at(0), SLOTS);
     assert_eq!(cache.counter(Counter::StoredPages), 0, "{label}");
     assert_eq!(cache.counter(Counter::CompressedBytes), 0, "{label}");
