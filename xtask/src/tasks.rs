@@ -27,7 +27,9 @@ pub fn bench(args: &[&str]) -> Result<(), Why> {
 pub fn test() -> Result<(), Why> {
     install()?;
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    // In what is shipped a warning is an error; in test code it is only shown.
+    run(&mut cargo(&["clippy", "--workspace", "--all-targets"]))?;
+    run(&mut cargo(&["clippy", "--workspace", "--", "-D", "warnings"]))?;
     // The end-to-end tests run this program.
     run(&mut cargo(&["build", "--package", "uzswap"]))?;
     if there_is("cargo-nextest", &["nextest", "--version"]) {
