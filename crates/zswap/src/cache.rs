@@ -102,7 +102,7 @@ pub enum SwaponError {
 
 /// A compressed cache for swap pages. All methods may be called from many threads at once.
 ///
-/// Lock order: `config`, then workers, then an area, then a zpool's own locks; see [`crate::worker`].
+/// Lock order: `config`, then workers, then an area, then a zpool's own locks; see the module `worker`.
 pub struct Zswap {
     pub(crate) profile: &'static Profile,
     pub(crate) live: Live,
