@@ -369,3 +369,69 @@ pub(crate) fn entry_of_header(object: &[u8]) -> Option<SwapEntry> {
 fn u16_of(len: usize) -> u16 {
     u16::try_from(len).unwrap_or(u16::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::refusal;
+    use crate::{Keep, Options, Param, Placed, Profile, SwapOutError};
+
+    const AT: SwapEntry = SwapEntry { swap_type: 0, offset: 1 };
+
+    fn cache(tree: TreeKind) -> Zswap {
+        let mut options = Options::new(Profile::named("default").unwrap());
+        options.params = vec![("tree".into(), tree.name().into())];
+        options.ram_bytes = 1 << 30;
+        let cache = Zswap::new(options).unwrap();
+        cache.swapon(0, 64, Some(std::sync::Arc::new(swapfile::Memory::new(64, 64).unwrap()))).unwrap();
+        cache
+    }
+
+    fn is_empty(cache: &Zswap) -> bool {
+        let gauges =
+            [Counter::StoredPages, Counter::DevicePages, Counter::PoolTotalSize, Counter::CompressedBytes];
+        !cache.contains(AT) && gauges.into_iter().all(|gauge| cache.counter(gauge) == 0)
+    }
+
+    /// An index without memory refuses the page, by the name the kernel had for it, and nothing is left.
+    #[test]
+    fn an_index_without_memory_refuses() {
+        for (tree, expected, counted) in [
+            (TreeKind::Radix, Refusal::AllocFail, Counter::RejectAllocFail),
+            (TreeKind::Rbtree, Refusal::KmemcacheFail, Counter::RejectKmemcacheFail),
+        ] {
+            for page in [std::array::from_fn(|at| (at % 50) as u8), [7; PAGE_SIZE]] {
+                let cache = cache(tree);
+                refusal::after(Some(0));
+                assert_eq!(cache.store(AT, &page), Err(expected), "{tree}");
+                assert_eq!(refusal::after(None), None);
+                assert_eq!(cache.counter(counted), 1, "{tree}");
+                assert!(is_empty(&cache), "{tree}");
+                // The layer around puts the page onto the device, for which there is memory again.
+                refusal::after(Some(0));
+                assert_eq!(cache.swap_out(AT, &page), Ok(Placed::Device(expected)), "{tree}");
+                assert_eq!(refusal::after(None), None);
+                let mut out = [0; PAGE_SIZE];
+                assert!(cache.load(AT, &mut out, Keep::Always).unwrap().is_some() && out == page);
+                cache.invalidate_page(AT);
+                assert!(is_empty(&cache), "{tree}");
+            }
+        }
+    }
+
+    /// A page that is on the device and in no index would be lost: the writer is told.
+    #[test]
+    fn a_direct_write_without_memory_for_the_entry_fails() {
+        for tree in TreeKind::ALL {
+            let cache = cache(tree);
+            cache.set(Param::Enabled, "N").unwrap();
+            refusal::after(Some(0));
+            let failed = cache.swap_out(AT, &[7; PAGE_SIZE]);
+            assert_eq!(refusal::after(None), None);
+            let no_memory = swapfile::DeviceError::Io(libc::ENOMEM);
+            assert_eq!(failed, Err(SwapOutError::Device(Refusal::Disabled, no_memory)), "{tree}");
+            assert!(is_empty(&cache), "{tree}");
+            assert_eq!(cache.device_error(0), None, "the device is fine");
+        }
+    }
+}

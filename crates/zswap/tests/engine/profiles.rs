@@ -12,15 +12,16 @@ use crate::support::*;
 
 type Device = Counting<Memory>;
 
+/// Parameters with their first values.
+type Params = &'static [(&'static str, &'static str)];
+
 fn cache(name: &str, params: &[(&str, &str)]) -> (Zswap, Arc<Device>) {
     let device = Arc::new(Counting::new(Memory::new(u64::from(SLOTS), SLOTS as usize).unwrap()));
     (with_device(options(name, params), &device), device)
 }
 
 /// The parameters of `name`: those that may be set at run time, and those at start only, with their first values.
-fn documented(
-    name: &str,
-) -> (&'static [(&'static str, &'static str)], &'static [(&'static str, &'static str)]) {
+fn documented(name: &str) -> (Params, Params) {
     match name {
         "v1" => (
             &[("max_pool_percent", "20"), ("max_compression_ratio", "80")],
@@ -277,12 +278,11 @@ fn the_worker_profiles_shrink_to_the_threshold() {
         }
         assert_eq!(cache.counter(Counter::WrittenBackPages), 0, "{name}: a store wrote back");
         assert_eq!(cache.store(at(stored), &compressible(1)), Err(Refusal::PoolLimit), "{name}");
-        let written = std::thread::scope(|threads| {
+        std::thread::scope(|threads| {
             threads.spawn(|| cache.run_shrink_worker());
             wait_until("the worker", || cache.store(at(stored), &compressible(1)).is_ok());
             cache.stop_shrink_worker();
         });
-        let () = written;
         let held = cache.counter(Counter::PoolTotalSize) + cache.counter(Counter::MetadataBytes);
         let limit = cache.counter(Counter::PoolLimitBytes);
         assert!(held <= limit / 100 * 90 + 64 * 4096, "{name}: {held} of {limit}");

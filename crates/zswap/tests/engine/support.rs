@@ -26,12 +26,6 @@ impl Random {
         (self.0 >> 33) % limit
     }
 
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for i in (1..items.len()).rev() {
-            items.swap(i, usize::try_from(self.below(i as u64 + 1)).unwrap());
-        }
-    }
-
     fn byte(&mut self) -> u8 {
         u8::try_from(self.below(256)).unwrap()
     }
