@@ -16,6 +16,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Run a program in less memory than it needs: what does not fit is kept compressed
+    Run(Run),
     /// Make a compressed swap device and turn it on
     Swapon(Swapon),
     /// Bring all pages of a device back into memory, then take it away
@@ -81,4 +83,26 @@ pub struct Swapon {
     /// Stay in the foreground
     #[arg(long)]
     pub foreground: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Args)]
+pub struct Run {
+    /// What the program, its children, the pool of compressed pages and uzswap itself may take together
+    /// [default: the memory limit of the control group, else half of RAM]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// A new file for the oldest compressed pages, sparse and readable by its owner only; removed at the end.
+    /// Pages are written to it as they are, not encrypted [default size: 4 times --memory]
+    #[arg(long, value_name = "FILE[,size=SIZE]")]
+    pub swap: Option<String>,
+    /// A parameter, as for swapon: profile=NAME or one of the cache's, e.g. compressor=zstd
+    #[arg(short, value_name = "NAME=VALUE")]
+    pub options: Vec<String>,
+    /// Write counters as a JSON object at the end, to a file or (-) standard output
+    #[arg(long, value_name = "FILE|-")]
+    pub stats: Option<PathBuf>,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<std::ffi::OsString>,
 }

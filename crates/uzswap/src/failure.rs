@@ -21,6 +21,11 @@ impl Failure {
         Failure { status: 2, text: format!("{what}: {why}") }
     }
 
+    /// The job failed with a status of its own.
+    pub fn with_status(status: u8, what: impl Display, why: impl Display) -> Failure {
+        Failure { status, text: format!("{what}: {why}") }
+    }
+
     /// The failure as its own text says it, `WHAT: WHY`.
     pub fn told(text: impl Display) -> Failure {
         Failure { status: 1, text: text.to_string() }

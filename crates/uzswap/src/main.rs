@@ -2,7 +2,10 @@
 
 mod cli;
 mod failure;
+mod options;
 mod pressure;
+mod program;
+mod run;
 mod serve;
 mod size;
 mod status;
@@ -32,6 +35,8 @@ fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
+        // The program's own exit status is ours.
+        Command::Run(args) => return run::run(&args).unwrap_or_else(|failure| failure.report()),
         Command::Swapon(args) => swapon::run(&args),
         Command::Swapoff { which, all } => steer::swapoff(which.as_deref(), all),
         Command::Status { name, json } => status::run(name.as_deref(), json),

@@ -12,9 +12,19 @@ use crate::status;
 /// How long what a dead server left may take to be undone.
 const CLEANUP_LIMIT: Duration = Duration::from_secs(120);
 
-/// The directory of all instances: `/run/uzswap`, or what UZSWAP_RUN names.
+/// The directory of all instances: what UZSWAP_RUN names, else `/run/uzswap`; for those who are not root, the same in
+/// their own run-time directory.
 pub fn root() -> PathBuf {
-    std::env::var_os("UZSWAP_RUN").map_or_else(|| "/run/uzswap".into(), PathBuf::from)
+    if let Some(named) = std::env::var_os("UZSWAP_RUN") {
+        return named.into();
+    }
+    if rustix::process::geteuid().is_root() {
+        return "/run/uzswap".into();
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(own) => PathBuf::from(own).join("uzswap"),
+        None => format!("/tmp/uzswap-{}", rustix::process::geteuid().as_raw()).into(),
+    }
 }
 
 /// The control block of an instance.

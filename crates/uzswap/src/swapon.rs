@@ -11,7 +11,7 @@ use zswap::{PAGE_SIZE, Profile};
 
 use crate::cli::Swapon;
 use crate::failure::Failure;
-use crate::{serve, size, steer};
+use crate::{options, serve, size, steer};
 
 /// What is to be served, as far as the command line says.
 pub struct Plan {
@@ -46,27 +46,7 @@ pub fn run(args: &Swapon) -> Result<(), Failure> {
 fn plan(args: &Swapon) -> Result<Plan, Failure> {
     steer::check(&args.name)?;
     let ram = zswap::system_ram_bytes();
-    let mut profile = Profile::named("default");
-    let mut params = Vec::new();
-    for option in &args.options {
-        let (name, value) =
-            option.split_once('=').ok_or_else(|| Failure::usage(format!("-o {option}"), "not NAME=VALUE"))?;
-        if name == "profile" {
-            profile = Profile::named(value);
-            if profile.is_none() {
-                let names: Vec<_> = zswap::PROFILES.iter().map(|profile| profile.name).collect();
-                let why = format!("no such profile; there are: {}", names.join(" "));
-                return Err(Failure::usage(format!("profile {value}"), why));
-            }
-        } else {
-            params.push((name.to_owned(), value.to_owned()));
-        }
-    }
-    let profile = profile.ok_or_else(|| Failure::usage("profile", "no such profile"))?;
-    // Made once for its opinion of the parameters, before anything else happens.
-    let mut options = zswap::Options::new(profile);
-    options.params.clone_from(&params);
-    zswap::Zswap::new(options).map_err(Failure::usage_of)?;
+    let (profile, params) = options::parse(&args.options)?;
     let size = args.size.as_deref().map(|text| size::parse(text, ram)).transpose();
     let size = size.map_err(|why| Failure::usage("--size", why))?;
     if let Some(bytes) = size

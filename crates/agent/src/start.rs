@@ -1,0 +1,167 @@
+//! Coming into the program: the constructor, and the child's side of a fork.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use linux_raw_sys::general as nr;
+
+use crate::hands;
+use crate::protocol::{BATCH, PAGE_SIZE, SOCKET_VARIABLE};
+use crate::sys;
+
+/// A `sockaddr_un`, and how much of it counts.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Address {
+    family: u16,
+    path: [u8; 108],
+    pub(crate) len: usize,
+}
+
+/// Where everything of this process's agent is. It lies in memory of the agent's own, in front of the thread's stack.
+#[repr(C)]
+pub(crate) struct Place {
+    pub(crate) address: Address,
+    pub(crate) probe: usize,
+    pub(crate) staging: usize,
+    /// Begin and end of the agent's own memory.
+    pub(crate) own: (usize, usize),
+    pub(crate) forked: bool,
+}
+
+/// Pages of the thread's stack; its largest frame holds a command and a reply.
+const STACK_PAGES: usize = 8;
+/// Place, and pages that fault when the stack overflows or the staging area is overrun.
+const GUARD_PAGES: usize = 1;
+
+/// The current [`Place`], for the child's side of a fork; 0 before there is one.
+static CURRENT: AtomicUsize = AtomicUsize::new(0);
+
+/// What glibc and musl pass to a constructor.
+type Constructor = extern "C" fn(i32, *const *const u8, *const *const u8);
+
+/// Runs before the program's own constructors.
+#[cfg_attr(feature = "preload", unsafe(link_section = ".init_array"))]
+#[used]
+static CONSTRUCTOR: Constructor = construct;
+
+unsafe extern "C" {
+    fn pthread_atfork(
+        prepare: Option<extern "C" fn()>,
+        parent: Option<extern "C" fn()>,
+        child: Option<extern "C" fn()>,
+    ) -> i32;
+}
+
+extern "C" fn construct(_: i32, _: *const *const u8, environment: *const *const u8) {
+    // SAFETY: the environment as the C library passes it: pointers to strings, ended by null.
+    let Some(address) = (unsafe { address_in(environment) }) else { return };
+    if start(address, None).is_ok() {
+        // SAFETY: an ordinary call of libc before the program has threads.
+        unsafe { pthread_atfork(None, None, Some(after_fork)) };
+    }
+}
+
+/// In a child that a fork made there is no agent thread yet, and what the parent's agent had mapped did not come along.
+extern "C" fn after_fork() {
+    let parent = CURRENT.load(Ordering::Relaxed);
+    if parent == 0 {
+        return;
+    }
+    // SAFETY: the place is in a private page that a fork copies; it is written only before it gets current.
+    let (address, probe) = unsafe {
+        let place = &*(parent as *const Place);
+        (place.address, place.probe)
+    };
+    let _ = start(address, Some(probe));
+}
+
+/// Maps what the thread needs and starts it. `probe` is the page inherited from a parent.
+fn start(address: Address, probe: Option<usize>) -> Result<(), u32> {
+    let parts = [1, GUARD_PAGES, STACK_PAGES, GUARD_PAGES, BATCH, GUARD_PAGES];
+    let pages: usize = parts.iter().sum();
+    let base = sys::map(pages * PAGE_SIZE)?;
+    let at = |part: usize| base + parts.iter().take(part).sum::<usize>() * PAGE_SIZE;
+    for guard in [1, 3, 5] {
+        sys::plain(nr::__NR_mprotect, [at(guard), GUARD_PAGES * PAGE_SIZE, 0])?;
+    }
+    // No huge page may straddle what is moved page by page.
+    sys::madvise(base, pages * PAGE_SIZE, nr::MADV_NOHUGEPAGE).or_else(ignore)?;
+    // A child has agent memory of its own. The place stays: the child's side of the fork reads it.
+    sys::madvise(at(1), (pages - 1) * PAGE_SIZE, nr::MADV_DONTFORK)?;
+    let probe = match probe {
+        Some(probe) => probe,
+        None => {
+            let page = sys::map(PAGE_SIZE)?;
+            // The number that the supervisor puts there is for one process.
+            sys::madvise(page, PAGE_SIZE, nr::MADV_WIPEONFORK)?;
+            page
+        }
+    };
+    let place =
+        Place { address, probe, staging: at(4), own: (base, base + pages * PAGE_SIZE), forked: false };
+    let forked = CURRENT.load(Ordering::Relaxed) != 0;
+    // SAFETY: the first page was mapped above, is page-aligned, larger than a Place, and nobody else's.
+    unsafe { (base as *mut Place).write(Place { forked, ..place }) };
+    CURRENT.store(base, Ordering::Relaxed);
+    // SAFETY: the stack was mapped above for this thread alone; the thread calls the kernel only.
+    unsafe { sys::start_thread(at(3), hands::run, base) }
+}
+
+fn ignore(_: u32) -> Result<usize, u32> {
+    // A kernel without huge pages knows no advice about them.
+    Ok(0)
+}
+
+/// The supervisor's address, if the environment has it and it can be one.
+///
+/// # Safety
+/// `environment` is null or a null-ended array of pointers to C strings.
+unsafe fn address_in(environment: *const *const u8) -> Option<Address> {
+    let mut entry = environment;
+    if entry.is_null() {
+        return None;
+    }
+    loop {
+        // SAFETY: not past the null that ends the array (caller, and the check below).
+        let text = unsafe { *entry };
+        if text.is_null() {
+            return None;
+        }
+        // SAFETY: text is a C string (caller).
+        if let Some(path) = unsafe { value_of(text) } {
+            let mut address = Address { family: linux_raw_sys::net::AF_UNIX as u16, path: [0; 108], len: 0 };
+            let mut len = 0;
+            loop {
+                // SAFETY: within the C string, whose end is the zero checked here.
+                let byte = unsafe { *path.add(len) };
+                if byte == 0 {
+                    break;
+                }
+                // The last byte stays zero.
+                *address.path.get_mut(len).filter(|_| len < 107)? = byte;
+                len += 1;
+            }
+            address.len = 2 + len + 1;
+            return (len > 0).then_some(address);
+        }
+        // SAFETY: the null was not reached yet.
+        entry = unsafe { entry.add(1) };
+    }
+}
+
+/// What follows `UZSWAP_AGENT=` if that is how `text` begins.
+///
+/// # Safety
+/// `text` is a C string.
+unsafe fn value_of(text: *const u8) -> Option<*const u8> {
+    let mut at = 0;
+    for byte in SOCKET_VARIABLE.bytes().chain([b'=']) {
+        // SAFETY: every byte before this one matched and was not zero, so this one is in the string.
+        if unsafe { *text.add(at) } != byte {
+            return None;
+        }
+        at += 1;
+    }
+    // SAFETY: as above.
+    Some(unsafe { text.add(at) })
+}

@@ -1,0 +1,49 @@
+//! What all memories share: slots, the order of eviction, and the memories by number.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::memory::Memory;
+use crate::policy::{MEMORIES, Policy};
+use crate::slots::Slots;
+
+pub(crate) struct Books {
+    pub(crate) slots: Slots,
+    pub(crate) policy: Policy,
+    memories: HashMap<u32, Arc<Memory>>,
+    next: u32,
+}
+
+impl Books {
+    pub(crate) fn new(slots: u32) -> Books {
+        Books { slots: Slots::new(slots), policy: Policy::default(), memories: HashMap::new(), next: 0 }
+    }
+
+    /// Enters a memory made with its number. `None`: there are too many.
+    pub(crate) fn enter(&mut self, make: impl FnOnce(u32) -> Memory) -> Option<Arc<Memory>> {
+        let number = (0..MEMORIES)
+            .map(|step| (self.next + step) % MEMORIES)
+            .find(|number| !self.memories.contains_key(number))?;
+        // Not the same again soon: the queues may still hold candidates of a memory that ended.
+        self.next = (number + 1) % MEMORIES;
+        let memory = Arc::new(make(number));
+        self.memories.insert(number, memory.clone());
+        Some(memory)
+    }
+
+    pub(crate) fn memory(&self, number: u32) -> Option<Arc<Memory>> {
+        self.memories.get(&number).cloned()
+    }
+
+    pub(crate) fn memories(&self) -> Vec<Arc<Memory>> {
+        self.memories.values().cloned().collect()
+    }
+
+    pub(crate) fn leave(&mut self, number: u32) {
+        self.memories.remove(&number);
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.slots.bytes() + self.policy.bytes()
+    }
+}

@@ -1,0 +1,170 @@
+//! The cap, and how near it is.
+//!
+//! What counts: the resident memory of the managed processes and of this one, the pool and everything else it holds
+//! included. File pages that several processes map count once, as far as one process's number can tell. The kernel is
+//! asked every few milliseconds; in between, pages brought in and moved out are added and taken off.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+/// The most that is kept free below the cap, for what programs touch before we look again.
+const MOST_RESERVE: u64 = 48 << 20;
+const LEAST_RESERVE: u64 = 1 << 20;
+
+/// The joint maximum of a run.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Peaks {
+    /// Managed processes.
+    pub resident: u64,
+    /// The pool.
+    pub pool: u64,
+    /// Everything together, at one time.
+    pub total: u64,
+}
+
+/// A measurement, in bytes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Sample {
+    /// Anonymous memory of the managed processes.
+    pub anonymous: u64,
+    /// File and shared pages of the process that has most of them.
+    pub shared: u64,
+    /// This process, pool included.
+    pub own: u64,
+    /// The pool.
+    pub pool: u64,
+}
+
+impl Sample {
+    fn total(&self) -> u64 {
+        self.anonymous + self.shared + self.own
+    }
+}
+
+pub(crate) struct Budget {
+    cap: u64,
+    estimate: AtomicU64,
+    anonymous: AtomicU64,
+    /// The evictor has work.
+    wanted: Mutex<bool>,
+    wake: Condvar,
+    /// Something was evicted.
+    room: Condvar,
+    room_lock: Mutex<()>,
+    peaks: Mutex<Peaks>,
+    /// Nothing more can leave: there is no use in waiting.
+    pub(crate) gave_up: AtomicBool,
+}
+
+impl Budget {
+    pub(crate) fn new(cap: u64) -> Budget {
+        Budget {
+            cap,
+            estimate: AtomicU64::new(0),
+            anonymous: AtomicU64::new(0),
+            wanted: Mutex::new(false),
+            wake: Condvar::new(),
+            room: Condvar::new(),
+            room_lock: Mutex::new(()),
+            peaks: Mutex::new(Peaks::default()),
+            gave_up: AtomicBool::new(false),
+        }
+    }
+
+    /// Eviction begins above this.
+    pub(crate) fn high(&self) -> u64 {
+        self.cap - (self.cap / 32).clamp(LEAST_RESERVE.min(self.cap / 8), MOST_RESERVE)
+    }
+
+    /// Eviction ends below this.
+    pub(crate) fn low(&self) -> u64 {
+        self.high() - (self.cap / 64).clamp(LEAST_RESERVE.min(self.cap / 16), MOST_RESERVE / 2)
+    }
+
+    /// What may grow unseen.
+    pub(crate) fn step(&self) -> u64 {
+        (self.cap / 256).max(64 << 10)
+    }
+
+    /// Programs cannot be squeezed below this: they would do nothing but wait for pages.
+    pub(crate) fn floor(&self) -> u64 {
+        (self.cap / 8).max(1 << 20)
+    }
+
+    pub(crate) fn cap(&self) -> u64 {
+        self.cap
+    }
+
+    pub(crate) fn anonymous(&self) -> u64 {
+        self.anonymous.load(Relaxed)
+    }
+
+    pub(crate) fn estimate(&self) -> u64 {
+        self.estimate.load(Relaxed)
+    }
+
+    /// The kernel's numbers.
+    pub(crate) fn measured(&self, sample: Sample) {
+        self.estimate.store(sample.total(), Relaxed);
+        self.anonymous.store(sample.anonymous, Relaxed);
+        let mut peaks = self.peaks.lock();
+        if sample.total() > peaks.total {
+            *peaks = Peaks {
+                resident: sample.anonymous + sample.shared,
+                pool: sample.pool,
+                total: sample.total(),
+            };
+        }
+        drop(peaks);
+        self.nudge();
+    }
+
+    pub(crate) fn peaks(&self) -> Peaks {
+        *self.peaks.lock()
+    }
+
+    /// Bytes that a program has more.
+    pub(crate) fn add(&self, bytes: u64) {
+        self.estimate.fetch_add(bytes, Relaxed);
+        self.nudge();
+    }
+
+    /// Bytes that are free again.
+    pub(crate) fn sub(&self, bytes: u64) {
+        let _ = self.estimate.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(bytes)));
+        self.room.notify_all();
+    }
+
+    fn nudge(&self) {
+        if self.estimate() > self.high() {
+            let mut wanted = self.wanted.lock();
+            if !*wanted {
+                *wanted = true;
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// For the evictor: until there is something to do, at most `limit`.
+    pub(crate) fn wait_for_work(&self, limit: Duration) -> bool {
+        let mut wanted = self.wanted.lock();
+        if !*wanted {
+            self.wake.wait_for(&mut wanted, limit);
+        }
+        std::mem::replace(&mut *wanted, false)
+    }
+
+    /// For who is about to take memory: until there is some below the cap, or waiting has no use.
+    pub(crate) fn wait_for_room(&self, limit: Duration) {
+        if self.estimate() <= self.cap || self.gave_up.load(Relaxed) {
+            return;
+        }
+        self.nudge();
+        let mut guard = self.room_lock.lock();
+        if self.estimate() > self.cap {
+            self.room.wait_for(&mut guard, limit);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Moving pages out: the evictor's thread.
+//!
+//! One batch goes like this:
+//!
+//! ```text
+//! choose      the policy's candidates, all of one memory
+//! lock        the memory; leave out what is not resident under its stamp any more
+//! order       the agent moves them into its staging area; until then nobody reads this memory's events
+//! read        the staging area into a buffer here
+//! unlock      faults on these pages are served from the buffer from now on
+//! store       each page in the cache
+//! lock, note  the slot of each page that was not wanted back meanwhile; unlock
+//! empty       the agent gives the staging area back to the system
+//! ```
+//!
+//! An agent that does not answer (the process is stopped, or traced) cannot be waited for: its memory is locked. The
+//! staging area's registration is taken away then, from here; after that the kernel refuses every move into it, so what
+//! is there is what was moved, and the batch goes on with that.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use agent::protocol::{Action, BATCH, Command, Run};
+use parking_lot::MutexGuard;
+use zswap::PAGE_SIZE;
+
+use crate::Shared;
+use crate::link::{Done, Hands};
+use crate::memory::{Inner, Memory};
+use crate::policy::Candidate;
+use crate::table::{Page, State, address_of, page_of};
+use crate::uffd::Put;
+
+/// A page of a batch: its place in the staging area is its place in the list.
+struct Moving {
+    page: Page,
+    /// The errno of its move; 0: it is there.
+    errno: u8,
+}
+
+pub(crate) struct Evictor {
+    shared: Arc<Shared>,
+    /// Candidates taken from the queues and not used yet.
+    next: Vec<Candidate>,
+    buffer: Vec<[u8; PAGE_SIZE]>,
+    /// Orders are large; one is enough.
+    command: Box<Command>,
+}
+
+impl Evictor {
+    pub(crate) fn new(shared: Arc<Shared>) -> Evictor {
+        Evictor {
+            shared,
+            next: Vec::new(),
+            buffer: Vec::new(),
+            command: Box::new(Command::new(Action::Move)),
+        }
+    }
+
+    /// Works until the pager stops.
+    pub(crate) fn run(mut self) {
+        let shared = self.shared.clone();
+        let mut idle = 0;
+        while !shared.stopping.load(Relaxed) {
+            if !shared.budget.wait_for_work(Duration::from_millis(100)) {
+                self.buffer = Vec::new();
+                continue;
+            }
+            while shared.budget.estimate() > shared.budget.low() && !shared.stopping.load(Relaxed) {
+                if shared.budget.anonymous() < shared.budget.floor() {
+                    shared.give_up();
+                    std::thread::sleep(Duration::from_millis(5));
+                    break;
+                }
+                // Memory that nobody told us of grows without waiting for us: it must be found before it is too much.
+                if shared.unknown_bytes() > shared.budget.step() {
+                    shared.discover(false);
+                }
+                let moved = self.batch();
+                if moved > 0 {
+                    idle = 0;
+                    shared.budget.gave_up.store(false, Relaxed);
+                    continue;
+                }
+                // The queues are empty or hold nothing that can go: look for pages that nobody told us of.
+                let found = shared.discover(idle > 0);
+                if found == 0 {
+                    idle += 1;
+                    if idle > 20 {
+                        shared.budget.gave_up.store(true, Relaxed);
+                    }
+                    std::thread::sleep(Duration::from_millis(2.min(idle)));
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Moves one batch out. Returns how many pages.
+    fn batch(&mut self) -> usize {
+        // Queues can be full of candidates that are none any more; as many batches of those as there can be are passed over.
+        let rounds = self.shared.books.lock().policy.len() / BATCH + 2;
+        for _ in 0..rounds {
+            let Some((memory, candidates)) = self.choose() else { return 0 };
+            // A memory that ended leaves candidates behind.
+            let Some(memory) = memory else { continue };
+            let mut hands = memory.hands.lock();
+            // Nobody can move pages of a process whose agent is not there.
+            let Some(hands) = hands.as_mut() else { continue };
+            let moved = self.take(&memory, hands, &candidates);
+            if moved > 0 {
+                return moved;
+            }
+        }
+        0
+    }
+
+    /// Candidates of one memory, up to a batch.
+    fn choose(&mut self) -> Option<(Option<Arc<Memory>>, Vec<Candidate>)> {
+        let mut books = self.shared.books.lock();
+        let mut next = std::mem::take(&mut self.next);
+        // Enough for a batch even if a few memories take turns; stale candidates drop out later.
+        while next.len() < 2 * BATCH
+            && let Some(candidate) = books.policy.victim()
+        {
+            next.push(candidate);
+        }
+        let number = next.first()?.memory;
+        let (mut chosen, rest): (Vec<_>, Vec<_>) =
+            next.into_iter().partition(|candidate| candidate.memory == number);
+        self.next = rest;
+        if chosen.len() > BATCH {
+            let more = chosen.split_off(BATCH);
+            self.next.splice(0..0, more);
+        }
+        Some((books.memory(number), chosen))
+    }
+
+    /// The batch itself.
+    fn take(&mut self, memory: &Arc<Memory>, hands: &mut Hands, candidates: &[Candidate]) -> usize {
+        let shared = self.shared.clone();
+        let Some(proc) = memory.proc.get() else { return 0 };
+        let mut inner = memory.inner.lock();
+        if inner.draining || inner.events_wait || inner.batch.is_some() {
+            return 0;
+        }
+        let mut moving: Vec<Moving> = candidates
+            .iter()
+            .filter(|candidate| inner.table.get(candidate.page) == State::Resident(candidate.stamp))
+            .map(|candidate| Moving { page: candidate.page, errno: 0 })
+            .collect();
+        moving.sort_unstable_by_key(|moving| moving.page);
+        moving.dedup_by_key(|moving| moving.page);
+        if moving.is_empty() {
+            return 0;
+        }
+        let staging = hands.hello.staging;
+        if hands.owes_reply || memory.uffd.register(staging, hands.staging_end()).is_err() {
+            // The last order's answer is still out, or the process is ending.
+            let _ = hands.order(&self.order(Action::Empty, &[]));
+            self.put_back(memory, candidates);
+            return 0;
+        }
+        let command = self.order(Action::Move, &moving);
+        match hands.order(&command) {
+            Done::Reply(reply) => {
+                for (moving, errno) in moving.iter_mut().zip(reply.pages) {
+                    moving.errno = if reply.errno == 0 { errno } else { libc::EIO as u8 };
+                }
+            }
+            Done::Stalled => {
+                shared.counters.stalled_batches.add(1);
+                let _ = memory.uffd.unregister(staging, hands.staging_end());
+                moving.iter_mut().for_each(|moving| moving.errno = libc::EAGAIN as u8);
+                let there = proc.present(staging, hands.staging_end(), |address, pages| {
+                    let first = page_of(address) - page_of(staging);
+                    for at in first..first + pages {
+                        if let Some(moving) = moving.get_mut(at as usize) {
+                            moving.errno = 0;
+                        }
+                    }
+                });
+                if there.is_err() {
+                    return 0;
+                }
+            }
+            Done::Gone => return 0,
+        }
+        let moved = self.read(memory, &mut inner, proc, hands, &mut moving, candidates);
+        let Some(moved) = moved else { return 0 };
+        let Some(batch) = inner.batch.clone() else { return 0 };
+        drop(inner);
+        shared.counters.evicted_pages.add(moved);
+        let stored = store(&shared, &moving, &batch);
+        let mut inner = memory.inner.lock();
+        self.note(memory, &mut inner, &moving, &stored, &batch);
+        inner.batch = None;
+        memory.settled.notify_all();
+        drop(inner);
+        self.buffer = Arc::try_unwrap(batch).unwrap_or_default();
+        if hands.owes_reply {
+            // It empties the area when it runs again, before it is told anything else.
+            shared.budget.sub((moved * PAGE_SIZE) as u64);
+            return moved;
+        }
+        let _ = hands.order(&self.order(Action::Empty, &[]));
+        shared.measure();
+        self.unshare(memory, hands, &moving);
+        moved
+    }
+
+    /// An order over the pages of a batch.
+    fn order(&mut self, action: Action, moving: &[Moving]) -> Box<Command> {
+        let command = &mut self.command;
+        command.action = action as u32;
+        command.runs_len = 0;
+        let mut last: Option<Page> = None;
+        for moving in moving {
+            let used = command.runs_len as usize;
+            if last == Some(moving.page.wrapping_sub(1)) && used > 0 {
+                command.runs[used - 1].pages += 1;
+            } else if let Some(run) = command.runs.get_mut(used) {
+                *run = Run { start: address_of(moving.page), pages: 1 };
+                command.runs_len += 1;
+            }
+            last = Some(moving.page);
+        }
+        Box::new(**command)
+    }
+
+    /// Reads what was moved, and notes the state of every page of the batch. `None`: nothing was moved.
+    fn read(
+        &mut self,
+        memory: &Memory,
+        inner: &mut MutexGuard<'_, Inner>,
+        proc: &crate::proc::Proc,
+        hands: &Hands,
+        moving: &mut [Moving],
+        candidates: &[Candidate],
+    ) -> Option<usize> {
+        let shared = self.shared.clone();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(BATCH, [0; PAGE_SIZE]);
+        let mut at = 0;
+        while at < moving.len() {
+            let run = moving[at..].iter().take_while(|moving| moving.errno == 0).count();
+            if run == 0 {
+                at += 1;
+                continue;
+            }
+            let from = hands.hello.staging + (at * PAGE_SIZE) as u64;
+            let read = proc.read_pages(from, &mut buffer[at..at + run]);
+            if read < run {
+                // A page that was moved and cannot be read: the process is going, or its memory must not be seen. It cannot
+                // go on without the page.
+                shared.tell("a program's memory cannot be read back (process_vm_readv); ending it");
+                shared.kill(memory);
+                return None;
+            }
+            at += run;
+        }
+        let mut moved = 0;
+        for (at, moving) in (0u32..).zip(moving.iter_mut()) {
+            match i32::from(moving.errno) {
+                0 => {
+                    inner.table.set(moving.page, State::Busy(at));
+                    inner.resident = inner.resident.saturating_sub(1);
+                    moved += 1;
+                }
+                libc::ENOENT => {
+                    // Nothing is there any more.
+                    inner.table.set(moving.page, State::Unknown);
+                    inner.resident = inner.resident.saturating_sub(1);
+                }
+                libc::EAGAIN | libc::EBUSY => {
+                    shared.counters.unmovable_pages.add(1);
+                    let again = candidates.iter().find(|candidate| candidate.page == moving.page);
+                    if let Some(again) = again {
+                        shared.books.lock().policy.put_back(*again);
+                    }
+                }
+                // What cannot be moved for good (locked, not writable, not ours) stays resident and is asked for no more.
+                _ => shared.counters.unmovable_pages.add(1),
+            }
+        }
+        if moved == 0 {
+            self.buffer = buffer;
+            return None;
+        }
+        inner.batch = Some(Arc::new(buffer));
+        Some(moved)
+    }
+
+    /// Notes where the pages are now.
+    fn note(
+        &self,
+        memory: &Memory,
+        inner: &mut Inner,
+        moving: &[Moving],
+        stored: &[Option<u32>],
+        batch: &[[u8; PAGE_SIZE]],
+    ) {
+        let shared = &self.shared;
+        for ((at, moving), slot) in (0u32..).zip(moving).zip(stored) {
+            if moving.errno != 0 {
+                continue;
+            }
+            let is_out = inner.table.get(moving.page) == State::Busy(at);
+            match slot {
+                Some(slot) if is_out => {
+                    inner.table.set(moving.page, State::Slot(*slot));
+                }
+                // It was wanted back or given up while it was on its way.
+                Some(slot) => shared.release(*slot),
+                None if is_out => {
+                    // Nowhere to put it: it goes back.
+                    let content = batch.get(at as usize).map(std::slice::from_ref).unwrap_or_default();
+                    let mut outcome = memory.uffd.copy(address_of(moving.page), content);
+                    for _ in 0..1000 {
+                        if !matches!(outcome, Put::Again(_) | Put::NoMemory) {
+                            break;
+                        }
+                        std::thread::sleep(Duration::from_millis(1));
+                        outcome = memory.uffd.copy(address_of(moving.page), content);
+                    }
+                    let stamp = shared.books.lock().policy.admit(memory.number, moving.page, None);
+                    inner.table.set(moving.page, State::Resident(stamp));
+                    inner.resident += 1;
+                    if matches!(outcome, Put::Again(_) | Put::NoMemory) {
+                        shared
+                            .tell("no memory to give a page back; ending the program rather than losing it");
+                        shared.kill(memory);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn put_back(&self, _: &Memory, candidates: &[Candidate]) {
+        let mut books = self.shared.books.lock();
+        for candidate in candidates {
+            books.policy.put_back(*candidate);
+        }
+    }
+
+    /// Pages shared since a fork cannot be moved until they are the process's own.
+    fn unshare(&mut self, memory: &Memory, hands: &mut Hands, moving: &[Moving]) {
+        if !memory.inner.lock().has_forked {
+            return;
+        }
+        let busy: Vec<_> = moving
+            .iter()
+            .filter(|moving| i32::from(moving.errno) == libc::EBUSY)
+            .map(|moving| Moving { page: moving.page, errno: 0 })
+            .collect();
+        if !busy.is_empty() {
+            let _ = hands.order(&self.order(Action::Unshare, &busy));
+        }
+    }
+}
+
+/// Puts the moved pages into the cache. A page that finds no place there has none in the list.
+fn store(shared: &Shared, moving: &[Moving], batch: &[[u8; PAGE_SIZE]]) -> Vec<Option<u32>> {
+    let mut stored = Vec::with_capacity(moving.len());
+    for (moving, content) in moving.iter().zip(batch) {
+        let slot = if moving.errno == 0 { shared.books.lock().slots.allocate() } else { None };
+        stored.push(slot.filter(|&slot| {
+            let placed = shared.cache.swap_out(shared.entry(slot), content);
+            if placed.is_err() {
+                shared.release(slot);
+            }
+            placed.is_ok()
+        }));
+    }
+    stored
+}

@@ -1,0 +1,417 @@
+//! Serving a memory: its faults and its events, on a thread of its own.
+//!
+//! The thread runs on the CPU of the thread that faulted last: that one sleeps until it is served, so its CPU is free, and
+//! to wake a thread on another one costs more than the service (on virtual machines by a factor of three and more).
+//!
+//! What it can never do: give out a page whose content it is not sure of. A page that cannot be brought back is poisoned;
+//! its user gets SIGBUS, as for memory that the hardware lost.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use zswap::{Keep, PAGE_SIZE};
+
+use crate::Shared;
+use crate::memory::{Inner, Memory};
+use crate::stream::WINDOW;
+use crate::table::{Page, State, address_of, page_of};
+use crate::uffd::{Message, Put};
+
+/// Never-touched pages given out at once, at most, to a run of writes.
+const FIRST_TOUCH: usize = 16;
+/// Faults between two looks at where the program runs.
+const FAULTS_A_LOOK: u32 = 16;
+
+static ZEROS: [[u8; PAGE_SIZE]; FIRST_TOUCH] = [[0; PAGE_SIZE]; FIRST_TOUCH];
+
+/// The thread of one memory.
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    memory: Arc<Memory>,
+    buffer: Vec<[u8; PAGE_SIZE]>,
+    /// Faults that have to wait for an event to be over.
+    waiting: Vec<(Page, bool)>,
+    faults: u32,
+    cpu: Option<usize>,
+}
+
+impl Server {
+    pub(crate) fn new(shared: Arc<Shared>, memory: Arc<Memory>) -> Server {
+        Server {
+            shared,
+            memory,
+            buffer: vec![[0; PAGE_SIZE]; WINDOW],
+            waiting: Vec::new(),
+            faults: 0,
+            cpu: None,
+        }
+    }
+
+    /// Serves until the memory ends.
+    pub(crate) fn run(mut self) {
+        let memory = self.memory.clone();
+        loop {
+            let mut fds =
+                [PollFd::new(&memory.uffd, PollFlags::IN), PollFd::new(&memory.ended, PollFlags::IN)];
+            // An event that makes a fault wait is over when the thread that caused it ran on; it has been woken.
+            let pause = Timespec { tv_sec: 0, tv_nsec: 20_000 };
+            let limit = if self.waiting.is_empty() { None } else { Some(&pause) };
+            let polled = poll(&mut fds, limit);
+            if polled.is_ok() && !fds[1].revents().is_empty() {
+                return;
+            }
+            self.shared.budget.wait_for_room(Duration::from_millis(20));
+            let mut inner = memory.inner.lock();
+            let mut messages = Vec::new();
+            loop {
+                match memory.uffd.read(|message| messages.push(message)) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(_) => return,
+                }
+            }
+            let mut last_thread = None;
+            for message in messages {
+                match message {
+                    Message::Fault { address, write, thread } => {
+                        last_thread = Some(thread);
+                        self.waiting.push((page_of(address), write));
+                    }
+                    event => self.apply(&mut inner, event),
+                }
+            }
+            for (page, write) in std::mem::take(&mut self.waiting) {
+                if !self.fault(&mut inner, page, write) {
+                    self.waiting.push((page, write));
+                }
+            }
+            drop(inner);
+            if let Some(thread) = last_thread {
+                self.follow(thread);
+            }
+        }
+    }
+
+    /// Goes to the CPU where the program is.
+    fn follow(&mut self, thread: u32) {
+        self.faults += 1;
+        if self.faults % FAULTS_A_LOOK != 1 {
+            return;
+        }
+        let cpu = self.memory.proc.get().and_then(|proc| proc.cpu_of(thread));
+        if cpu.is_some() && cpu != self.cpu {
+            let mut set = CpuSet::new();
+            cpu.into_iter().for_each(|cpu| set.set(cpu));
+            // A CPU that we may not use: any other is as good.
+            let _ = sched_setaffinity(None, &set);
+            self.cpu = cpu;
+        }
+    }
+
+    /// Serves a fault. `false`: not now, an event has to be over first.
+    fn fault(&mut self, inner: &mut MutexGuard<'_, Inner>, page: Page, write: bool) -> bool {
+        self.shared.counters.faults.add(1);
+        match inner.table.get(page) {
+            State::Slot(_) => self.bring_in(inner, page),
+            State::Busy(at) => self.turn_back(inner, page, at),
+            State::Unknown | State::Resident(_) | State::Removed(_) => self.first_touch(inner, page, write),
+        }
+    }
+
+    /// A page that is in the cache, and those behind it if faults come in a run.
+    fn bring_in(&mut self, inner: &mut Inner, page: Page) -> bool {
+        let mut found: Vec<(Page, u32)> = Vec::with_capacity(WINDOW);
+        let window = inner.streams.window(page);
+        for ahead in page..page + window as Page {
+            if let State::Slot(slot) = inner.table.get(ahead) {
+                let Some(buffer) = self.buffer.get_mut(found.len()) else { break };
+                // Kept until it is surely there.
+                match self.shared.cache.load(self.shared.entry(slot), buffer, Keep::Always) {
+                    Ok(Some(_)) => found.push((ahead, slot)),
+                    _ if ahead == page => return self.lose(inner, page),
+                    _ => break,
+                }
+            }
+        }
+        let mut is_there = false;
+        let mut at = 0;
+        while at < found.len() {
+            let first = found[at].0;
+            let run = found[at..].iter().zip(first..).take_while(|((page, _), next)| page == next).count();
+            let (run, outcome) = self.copy(first, &self.buffer[at..at + run]);
+            let done = match outcome {
+                Put::Done => run,
+                // Something is there already, and newer than what we have.
+                Put::Exists(done) => done + 1,
+                Put::Again(done) => done,
+                Put::Gone | Put::Dead | Put::NoMemory => 0,
+            };
+            is_there |= at == 0 && (done > 0 || matches!(outcome, Put::Gone | Put::Dead));
+            match outcome {
+                Put::Exists(done) => self.memory.uffd.wake(address_of(first + done as Page), 1),
+                // It is not ours any more: whoever waits is to look again.
+                Put::Gone => self.memory.uffd.wake(address_of(first), 1),
+                _ => {}
+            }
+            self.shared.restored(&self.memory, inner, &found[at..at + done]);
+            if done < run && !matches!(outcome, Put::Exists(_)) {
+                break;
+            }
+            at += done;
+        }
+        if is_there {
+            self.shared.counters.prefetched_pages.add(found.len() - 1);
+        }
+        is_there
+    }
+
+    /// Puts pages where they belong. A run that goes over a border between two mappings is cut to its first page. Returns how
+    /// many it was about.
+    fn copy(&self, first: Page, pages: &[[u8; PAGE_SIZE]]) -> (usize, Put) {
+        match self.memory.uffd.copy(address_of(first), pages) {
+            Put::Gone if pages.len() > 1 => (1, self.memory.uffd.copy(address_of(first), &pages[..1])),
+            outcome => (pages.len(), outcome),
+        }
+    }
+
+    /// A page of the batch under way: it goes straight back.
+    fn turn_back(&mut self, inner: &mut Inner, page: Page, at: u32) -> bool {
+        let Some(content) = inner.batch.as_ref().and_then(|batch| batch.get(at as usize)) else {
+            return false;
+        };
+        match self.memory.uffd.copy(address_of(page), std::slice::from_ref(content)) {
+            Put::Done => {}
+            Put::Exists(_) => self.memory.uffd.wake(address_of(page), 1),
+            Put::Again(_) | Put::NoMemory => return false,
+            Put::Gone | Put::Dead => {
+                self.memory.uffd.wake(address_of(page), 1);
+                return true;
+            }
+        }
+        // It was wanted while it was on its way out: it is worth keeping.
+        let stamp = self.shared.books.lock().policy.admit(self.memory.number, page, Some(0));
+        inner.table.set(page, State::Resident(stamp));
+        inner.resident += 1;
+        self.shared.budget.add(PAGE_SIZE as u64);
+        true
+    }
+
+    /// A page without content: zeros.
+    fn first_touch(&mut self, inner: &mut Inner, page: Page, write: bool) -> bool {
+        self.shared.counters.zero_faults.add(1);
+        let address = address_of(page);
+        if !write {
+            // The kernel's own page of zeros; it takes no memory until somebody writes.
+            let outcome = self.memory.uffd.zeropage(address, 1);
+            match outcome {
+                Put::Done => {
+                    if matches!(inner.table.set(page, State::Unknown), State::Resident(_)) {
+                        inner.resident = inner.resident.saturating_sub(1);
+                    }
+                }
+                Put::Exists(_) => self.memory.uffd.wake(address, 1),
+                Put::Again(_) | Put::NoMemory => return false,
+                Put::Gone | Put::Dead => self.memory.uffd.wake(address, 1),
+            }
+            return true;
+        }
+        let window = inner.streams.window(page).min(FIRST_TOUCH) as Page;
+        let end = self.end_of_region(inner, address).map_or(page + 1, page_of);
+        let fresh = (page..(page + window).min(end))
+            .take_while(|&ahead| ahead == page || inner.table.get(ahead) == State::Unknown)
+            .count();
+        let (fresh, outcome) = self.copy(page, &ZEROS[..fresh]);
+        let done = match outcome {
+            Put::Done => fresh,
+            Put::Exists(0) => {
+                self.memory.uffd.wake(address, 1);
+                return true;
+            }
+            Put::Exists(done) | Put::Again(done) if done > 0 => done,
+            Put::Again(_) | Put::NoMemory | Put::Exists(_) => return false,
+            Put::Gone | Put::Dead => {
+                self.memory.uffd.wake(address, 1);
+                return true;
+            }
+        };
+        let mut books = self.shared.books.lock();
+        for page in page..page + done as Page {
+            let stamp = books.policy.admit(self.memory.number, page, None);
+            if !matches!(inner.table.set(page, State::Resident(stamp)), State::Resident(_)) {
+                inner.resident += 1;
+            }
+        }
+        drop(books);
+        self.shared.budget.add((done * PAGE_SIZE) as u64);
+        true
+    }
+
+    fn end_of_region(&self, inner: &Inner, address: u64) -> Option<u64> {
+        let (_, &end) = inner.regions.range(..=address).next_back()?;
+        (end > address).then_some(end)
+    }
+
+    /// A page that is lost: its user is told by the kernel.
+    fn lose(&self, inner: &mut Inner, page: Page) -> bool {
+        if let State::Slot(slot) = inner.table.set(page, State::Unknown) {
+            self.shared.release(slot);
+        }
+        self.shared.counters.lost_pages.add(1);
+        self.shared
+            .tell("a page could not be read back from the cache or its swap file; the program gets SIGBUS");
+        if self.memory.uffd.poison(address_of(page)).is_err() {
+            // Nothing else would keep it from reading zeros.
+            self.shared.kill(&self.memory);
+        }
+        self.memory.uffd.wake(address_of(page), 1);
+        true
+    }
+
+    /// A change of the memory.
+    fn apply(&mut self, inner: &mut MutexGuard<'_, Inner>, event: Message) {
+        match event {
+            Message::Fault { .. } => {}
+            Message::Fork(child) => {
+                self.settle(inner);
+                self.fork(inner, child);
+            }
+            Message::Remap { from, to, len } => {
+                self.settle(inner);
+                self.remap(inner, from, to, len);
+            }
+            Message::Remove { start, end } => {
+                self.forget(inner, start, end);
+                self.mark_removed(inner, start, end);
+            }
+            Message::Unmap { start, end } => {
+                self.forget(inner, start, end);
+                inner.cut_region(start, end);
+            }
+        }
+    }
+
+    /// Waits until no batch is under way: its pages are under numbers that the event changes.
+    fn settle(&self, inner: &mut MutexGuard<'_, Inner>) {
+        inner.events_wait = true;
+        while inner.batch.is_some() {
+            self.memory.settled.wait(inner);
+        }
+        inner.events_wait = false;
+    }
+
+    /// Content of a range is nobody's any more.
+    fn forget(&self, inner: &mut Inner, start: u64, end: u64) {
+        let mut slots = Vec::new();
+        let mut resident = 0;
+        inner.table.take(page_of(start), page_of(end), |_, state| match state {
+            State::Slot(slot) => slots.push(slot),
+            State::Resident(_) => resident += 1,
+            _ => {}
+        });
+        inner.resident = inner.resident.saturating_sub(resident);
+        self.shared.release_all(&slots);
+    }
+
+    /// Pages that are present now may be those that the kernel is about to drop.
+    fn mark_removed(&self, inner: &mut Inner, start: u64, end: u64) {
+        let now = self.shared.seconds();
+        let scanned = self.memory.proc.get().map(|proc| {
+            proc.present(start, end, |address, pages| {
+                for page in page_of(address)..page_of(address) + pages {
+                    inner.table.set(page, State::Removed(now));
+                }
+            })
+        });
+        if !matches!(scanned, Some(Ok(()))) {
+            // Not to be looked at now: nothing of this memory is newly taken for resident until the drop is surely over.
+            inner.blind_until = Some(Instant::now() + crate::watch::REMOVAL);
+        }
+    }
+
+    fn remap(&self, inner: &mut Inner, from: u64, to: u64, len: u64) {
+        let mut moved = Vec::new();
+        inner.table.take(page_of(from), page_of(from + len), |page, state| moved.push((page, state)));
+        let mut books = self.shared.books.lock();
+        for (page, state) in moved {
+            let page = page - page_of(from) + page_of(to);
+            let state = match state {
+                State::Resident(_) => State::Resident(books.policy.admit(self.memory.number, page, None)),
+                other => other,
+            };
+            inner.table.set(page, state);
+        }
+        drop(books);
+        // Where it was is unmapped, and said so apart; or stays, with MREMAP_DONTUNMAP, empty and no more registered.
+        inner.cut_region(from, from + len);
+        inner.add_region(to, to + len);
+    }
+
+    /// The child has the same pages out; it is served from the same slots.
+    fn fork(&self, inner: &mut Inner, child: OwnedFd) {
+        self.shared.counters.forks.add(1);
+        inner.has_forked = true;
+        let mut copy = Inner { has_forked: true, regions: inner.regions.clone(), ..Inner::default() };
+        let mut books = self.shared.books.lock();
+        inner.table.for_each(|page, state| {
+            if let State::Slot(slot) = state {
+                books.slots.share(slot);
+                copy.table.set(page, state);
+            }
+        });
+        drop(books);
+        self.shared.adopt(child.into(), self.memory.probe, copy);
+    }
+}
+
+impl Shared {
+    /// Pages came back into `memory` from these slots.
+    pub(crate) fn restored(&self, memory: &Memory, inner: &mut Inner, pages: &[(Page, u32)]) {
+        if pages.is_empty() {
+            return;
+        }
+        let mut books = self.books.lock();
+        for &(page, slot) in pages {
+            let age = books.slots.age(slot);
+            let stamp = books.policy.admit(memory.number, page, Some(age));
+            inner.table.set(page, State::Resident(stamp));
+            if books.slots.release(slot) {
+                self.cache.invalidate_page(self.entry(slot));
+                books.slots.free(slot);
+            }
+        }
+        drop(books);
+        inner.resident += pages.len();
+        self.counters.restored_pages.add(pages.len());
+        self.budget.add((pages.len() * PAGE_SIZE) as u64);
+    }
+
+    /// One user less of each slot.
+    pub(crate) fn release_all(&self, slots: &[u32]) {
+        if slots.is_empty() {
+            return;
+        }
+        let mut books = self.books.lock();
+        for &slot in slots {
+            if books.slots.release(slot) {
+                self.cache.invalidate_page(self.entry(slot));
+                books.slots.free(slot);
+            }
+        }
+    }
+
+    pub(crate) fn release(&self, slot: u32) {
+        self.release_all(&[slot]);
+    }
+
+    /// Ends the process of a memory that could only go on with a wrong page.
+    pub(crate) fn kill(&self, memory: &Memory) {
+        let pid = memory.proc.get().and_then(|proc| i32::try_from(proc.pid()).ok());
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}

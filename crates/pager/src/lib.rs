@@ -1,0 +1,353 @@
+//! Any program in less memory than it needs: the supervisor's side of `uzswap run`.
+//!
+//! ```text
+//!  the program's processes                     this process
+//!  ┌───────────────────────────┐   faults,   ┌─────────────────────────────────────┐
+//!  │ its memory, registered    │── events ──▶│ fault    one thread a memory        │
+//!  │                           │◀── pages ───│             │                       │
+//!  │ agent: one thread         │◀── orders ──│ evict    one thread                 │──▶ zswap ──▶ swap file
+//!  │   UFFDIO_MOVE to staging  │── copies ──▶│             │                       │
+//!  └───────────────────────────┘             │ watch    sizes, processes, discovery│
+//!                                            └─────────────────────────────────────┘
+//! ```
+//!
+//! The cache, the policy and every byte that was moved out are here, in one process that shares nothing with the program;
+//! inside the program there are only hands (crate `agent`). So a fork needs no copy of a cache and no lock held across it:
+//! the child's faults come here too, and are answered from the same slots. And a program that is killed at any moment
+//! leaves nothing half done. What it trades: a fault crosses to another process, and a batch of moves is two messages.
+//!
+//! What it can never do: evict what the kernel does not let us move (locked, shared, file-backed or non-writable memory);
+//! see accesses (only faults); or serve a program without its supervisor: if this process dies, programs that have pages
+//! out are ended by their agents, rather than go on with zeros.
+
+mod books;
+mod budget;
+mod counters;
+mod evict;
+mod fault;
+mod link;
+mod memory;
+mod policy;
+mod proc;
+mod slots;
+mod stream;
+mod table;
+mod uffd;
+mod watch;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::fd::OwnedFd;
+use zswap::{Keep, PAGE_SIZE, SwapEntry, Zswap};
+
+use agent::protocol::{Action, Command};
+
+use crate::books::Books;
+use crate::budget::Budget;
+use crate::link::Process;
+use crate::memory::{Inner, Memory};
+use crate::proc::Proc;
+use crate::table::{State, address_of};
+use crate::uffd::{Put, Uffd};
+
+pub use agent::protocol::SOCKET_VARIABLE;
+pub use budget::Peaks;
+pub use counters::{Count, Counters};
+pub use policy::{Candidate, Policy};
+
+/// The swap type that evicted pages are under.
+pub const SWAP_TYPE: u8 = 0;
+
+/// What a pager is made of.
+pub struct Config {
+    /// Bytes that the programs and this process may take together.
+    pub cap: u64,
+    /// The cache; swap type 0 of it is on, with `slots` pages.
+    pub cache: Arc<Zswap>,
+    /// Pages of swap type 0.
+    pub slots: u32,
+    /// Where agents connect; nothing is there yet.
+    pub socket: PathBuf,
+    /// Told what the user should know, a line at a time.
+    pub tell: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+/// Why a pager cannot run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PagerError {
+    /// The agents' socket.
+    Socket(io::Error),
+    /// A thread, or `/proc`.
+    System(io::Error),
+    /// This kernel or this user cannot use userfaultfd; with the errno.
+    NoUserfaultfd(i32),
+    /// The kernel has no `UFFDIO_MOVE`: it is older than 6.8.
+    OldKernel,
+}
+
+impl fmt::Display for PagerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PagerError::Socket(error) => write!(f, "the agents' socket: {error}"),
+            PagerError::System(error) => error.fmt(f),
+            PagerError::NoUserfaultfd(errno) => write!(
+                f,
+                "userfaultfd is refused ({}); it takes one of: read and write rights on /dev/userfaultfd, the capability \
+                 CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1 (and a seccomp filter that allows it)",
+                io::Error::from_raw_os_error(*errno)
+            ),
+            PagerError::OldKernel => f.write_str(
+                "this kernel cannot move pages atomically (UFFDIO_MOVE): it needs Linux 6.8 or later",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PagerError {}
+
+impl From<rustix::io::Errno> for PagerError {
+    fn from(errno: rustix::io::Errno) -> Self {
+        PagerError::Socket(errno.into())
+    }
+}
+
+pub(crate) struct Shared {
+    cache: Arc<Zswap>,
+    books: Mutex<Books>,
+    budget: Budget,
+    counters: Counters,
+    processes: Mutex<Vec<Arc<Process>>>,
+    listener: OwnedFd,
+    device: Option<OwnedFd>,
+    own: Proc,
+    begun: Instant,
+    stopping: AtomicBool,
+    /// Anonymous bytes left after the last look for pages that nobody told us of.
+    unmanageable: AtomicU64,
+    tell: Box<dyn Fn(&str) + Send + Sync>,
+    told_full: AtomicBool,
+    told_refused: AtomicBool,
+    servers: Mutex<Vec<JoinHandle<()>>>,
+    this: OnceLock<std::sync::Weak<Shared>>,
+}
+
+impl Shared {
+    fn entry(&self, slot: u32) -> SwapEntry {
+        SwapEntry { swap_type: SWAP_TYPE, offset: slot }
+    }
+
+    /// Seconds since the start.
+    fn seconds(&self) -> u32 {
+        u32::try_from(self.begun.elapsed().as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn tell(&self, what: &str) {
+        (self.tell)(what);
+    }
+
+    /// Nothing more can leave.
+    fn give_up(&self) {
+        self.budget.gave_up.store(true, Relaxed);
+        if !self.told_full.swap(true, Relaxed) {
+            self.tell("even compressed, the program's pages do not fit under --memory; it goes on above it (--swap FILE gives room)");
+        }
+    }
+
+    /// A process cannot be managed.
+    fn refused(&self, pid: u32, errno: i32) {
+        if !self.told_refused.swap(true, Relaxed) {
+            self.tell(&format!("process {pid} is not managed: {}", PagerError::NoUserfaultfd(errno)));
+        }
+    }
+
+    /// A memory is ours from now on.
+    fn enter(&self, uffd: Uffd, probe: u64, inner: Inner) -> Option<Arc<Memory>> {
+        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+        let ended = rustix::event::eventfd(0, flags).ok()?;
+        let memory = self.books.lock().enter(|number| Memory {
+            number,
+            uffd,
+            probe,
+            inner: Mutex::new(inner),
+            settled: Condvar::new(),
+            proc: OnceLock::new(),
+            hands: Mutex::new(None),
+            ended,
+        })?;
+        self.counters.memories.add(1);
+        // A page that only this memory has, to tell it from others by.
+        {
+            let mut inner = memory.inner.lock();
+            if memory.uffd.register(probe, probe + PAGE_SIZE as u64).is_ok() {
+                inner.add_region(probe, probe + PAGE_SIZE as u64);
+            }
+        }
+        let shared = self.this.get().and_then(std::sync::Weak::upgrade)?;
+        let server = fault::Server::new(shared, memory.clone());
+        let thread =
+            std::thread::Builder::new().name("uzswap-fault".into()).spawn(move || server.run()).ok()?;
+        let mut servers = self.servers.lock();
+        servers.retain(|server| !server.is_finished());
+        servers.push(thread);
+        Some(memory)
+    }
+
+    /// The memory of a forked child.
+    fn adopt(&self, uffd: Uffd, probe: u64, inner: Inner) {
+        if self.enter(uffd, probe, inner).is_none() {
+            self.tell("a forked process cannot be served: out of threads or descriptors");
+        }
+    }
+
+    /// Brings everything back and lets the processes go on alone.
+    fn drain(&self) {
+        let mut buffer = vec![[0; PAGE_SIZE]; 1];
+        for memory in self.books.lock().memories() {
+            let mut inner = memory.inner.lock();
+            inner.draining = true;
+            while inner.batch.is_some() {
+                memory.settled.wait(&mut inner);
+            }
+            let mut out = Vec::new();
+            inner.table.for_each(|page, state| {
+                if let State::Slot(slot) = state {
+                    out.push((page, slot));
+                }
+            });
+            drop(inner);
+            for (page, _) in out {
+                for _ in 0..10_000 {
+                    // The lock for a page at a time: the memory's own faults and events go on meanwhile.
+                    let mut inner = memory.inner.lock();
+                    let State::Slot(slot) = inner.table.get(page) else { break };
+                    let loaded = self.cache.load(self.entry(slot), &mut buffer[0], Keep::Always);
+                    if !matches!(loaded, Ok(Some(_))) {
+                        // Its fault tells, when somebody wants it; by then we are gone, so it must be now.
+                        let _ = memory.uffd.poison(address_of(page));
+                        break;
+                    }
+                    match memory.uffd.copy(address_of(page), &buffer) {
+                        Put::Done | Put::Exists(_) => {
+                            self.restored(&memory, &mut inner, &[(page, slot)]);
+                            break;
+                        }
+                        Put::Gone | Put::Dead => break,
+                        Put::Again(_) | Put::NoMemory => {
+                            drop(inner);
+                            std::thread::sleep(Duration::from_micros(100));
+                        }
+                    }
+                }
+            }
+            let inner = memory.inner.lock();
+            for (&start, &end) in &inner.regions {
+                let _ = memory.uffd.unregister(start, end);
+            }
+            drop(inner);
+            if let Some(hands) = memory.hands.lock().as_mut() {
+                let _ = hands.order(&Command::new(Action::Empty));
+                let _ = hands.order(&Command::new(Action::Release));
+            }
+        }
+    }
+}
+
+/// A running pager.
+pub struct Pager {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pager {
+    /// Starts it. Programs are managed from when their agents connect.
+    ///
+    /// # Errors
+    /// [`PagerError`]; nothing is left behind then.
+    pub fn start(config: Config) -> Result<Pager, PagerError> {
+        let device = link::device();
+        check_kernel(device.is_some())?;
+        let shared = Arc::new(Shared {
+            books: Mutex::new(Books::new(config.slots)),
+            cache: config.cache,
+            budget: Budget::new(config.cap),
+            counters: Counters::default(),
+            processes: Mutex::new(Vec::new()),
+            listener: link::listen(&config.socket)?,
+            device,
+            own: Proc::open(std::process::id()).map_err(PagerError::System)?,
+            begun: Instant::now(),
+            stopping: AtomicBool::new(false),
+            unmanageable: AtomicU64::new(0),
+            tell: config.tell,
+            told_full: AtomicBool::new(false),
+            told_refused: AtomicBool::new(false),
+            servers: Mutex::new(Vec::new()),
+            this: OnceLock::new(),
+        });
+        let _ = shared.this.set(Arc::downgrade(&shared));
+        let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(PagerError::System)
+        };
+        let (watcher, worker) = (shared.clone(), shared.clone());
+        let evictor = evict::Evictor::new(shared.clone());
+        let threads = vec![
+            thread("uzswap-watch", Box::new(move || watcher.watch()))?,
+            thread("uzswap-evict", Box::new(move || evictor.run()))?,
+            thread("uzswap-shrink", Box::new(move || worker.cache.run_shrink_worker()))?,
+        ];
+        Ok(Pager { shared, threads })
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The joint maximum so far.
+    pub fn peaks(&self) -> Peaks {
+        self.shared.measure();
+        self.shared.budget.peaks()
+    }
+
+    /// Bytes of tables and queues, beside the cache's own.
+    pub fn metadata_bytes(&self) -> u64 {
+        let books = self.shared.books.lock();
+        let memories = books.memories();
+        let bytes = books.bytes();
+        drop(books);
+        let tables: usize = memories.iter().map(|memory| memory.inner.lock().table.bytes()).sum();
+        (bytes + tables) as u64
+    }
+
+    /// Ends it: what is out comes back, and processes that still run go on without us.
+    pub fn stop(self) {
+        self.shared.stopping.store(true, Relaxed);
+        self.shared.drain();
+        self.shared.cache.stop_shrink_worker();
+        for memory in self.shared.books.lock().memories() {
+            let _ = rustix::io::write(&memory.ended, &1u64.to_ne_bytes());
+        }
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+        let servers = std::mem::take(&mut *self.shared.servers.lock());
+        for server in servers {
+            let _ = server.join();
+        }
+    }
+}
+
+/// Whether this kernel and this user can do it at all.
+fn check_kernel(has_device: bool) -> Result<(), PagerError> {
+    let features = uffd::offered(has_device)
+        .map_err(|error| PagerError::NoUserfaultfd(error.raw_os_error().unwrap_or(0)))?;
+    if features & uffd::FEATURES == uffd::FEATURES { Ok(()) } else { Err(PagerError::OldKernel) }
+}

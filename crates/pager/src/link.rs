@@ -1,0 +1,302 @@
+//! The connections to the agents: who is there, which memory is whose, and orders for the hands inside.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agent::protocol::{self, Command, Hello, Means, Ready, Reply, Welcome};
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use zswap::PAGE_SIZE;
+
+use crate::memory::Memory;
+use crate::proc::Proc;
+use crate::uffd::{FEATURES, Uffd};
+use crate::{PagerError, Shared};
+
+/// How long an agent may take for an order before the process counts as stopped.
+const ORDER_LIMIT: Duration = Duration::from_millis(25);
+/// How long a process may take to make its userfaultfd, once it was asked.
+const WELCOME_LIMIT: Duration = Duration::from_millis(50);
+
+/// The connection of one agent.
+pub(crate) struct Hands {
+    pub(crate) socket: OwnedFd,
+    pub(crate) hello: Hello,
+    /// An order was given up; its answer is still to come, and nothing can be ordered before.
+    pub(crate) owes_reply: bool,
+}
+
+/// What came of an order.
+pub(crate) enum Done {
+    Reply(Box<Reply>),
+    /// No answer in time.
+    Stalled,
+    /// The agent is gone.
+    Gone,
+}
+
+impl Hands {
+    /// Gives an order and waits for its end.
+    pub(crate) fn order(&mut self, command: &Command) -> Done {
+        if self.owes_reply {
+            match self.receive(Duration::ZERO) {
+                Done::Reply(_) => self.owes_reply = false,
+                other => return other,
+            }
+        }
+        // SAFETY: a command is a repr(C) structure of integers without padding, initialised; len() is within it.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(std::ptr::from_ref(command).cast::<u8>(), command.len()) };
+        if send(self.socket.as_fd(), bytes, None).is_err() {
+            return Done::Gone;
+        }
+        let done = self.receive(ORDER_LIMIT);
+        self.owes_reply = matches!(done, Done::Stalled);
+        done
+    }
+
+    fn receive(&self, limit: Duration) -> Done {
+        match receive::<Reply>(self.socket.as_fd(), limit) {
+            Ok((reply, _)) => Done::Reply(Box::new(reply)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Done::Stalled,
+            Err(_) => Done::Gone,
+        }
+    }
+
+    /// The agent's own ranges, not to be managed.
+    pub(crate) fn owns(&self, start: u64, end: u64) -> bool {
+        let touches = |from: u64, to: u64| start < to && from < end;
+        let page = PAGE_SIZE as u64;
+        touches(self.hello.own_start, self.hello.own_end)
+            || touches(self.hello.probe, self.hello.probe + page)
+    }
+
+    pub(crate) fn staging_end(&self) -> u64 {
+        self.hello.staging + (protocol::BATCH * PAGE_SIZE) as u64
+    }
+}
+
+/// A process with an agent.
+pub(crate) struct Process {
+    pub(crate) proc: Proc,
+    pub(crate) pid: u32,
+    pub(crate) state: Mutex<Stage>,
+}
+
+/// How far the acquaintance went.
+pub(crate) enum Stage {
+    /// It said hello, and waits.
+    Known(Hands),
+    /// It was asked for its userfaultfd.
+    Asked(Hands),
+    /// Its memory is managed.
+    Managed(Arc<Memory>),
+    /// It cannot be managed.
+    Refused(OwnedFd),
+}
+
+impl Process {
+    /// Whether its agent is gone: the process ended, or executes another program.
+    pub(crate) fn is_gone(&self) -> bool {
+        let gone = |socket: BorrowedFd<'_>| {
+            let mut fds = [PollFd::new(&socket, PollFlags::empty())];
+            poll(&mut fds, Some(&Timespec::default())).is_ok()
+                && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+        };
+        match &*self.state.lock() {
+            Stage::Known(hands) | Stage::Asked(hands) => gone(hands.socket.as_fd()),
+            Stage::Refused(socket) => gone(socket.as_fd()),
+            Stage::Managed(memory) => {
+                memory.hands.lock().as_ref().is_none_or(|hands| gone(hands.socket.as_fd()))
+            }
+        }
+    }
+}
+
+/// A new connection.
+pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> io::Result<Process> {
+    let pid = peer(&socket)?;
+    let (hello, _) = receive::<Hello>(socket.as_fd(), Duration::from_millis(200))?;
+    if hello.version != protocol::VERSION {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    shared.counters.processes.add(1);
+    let hands = Hands { socket, hello, owes_reply: false };
+    Ok(Process { proc: Proc::open(pid)?, pid, state: Mutex::new(Stage::Known(hands)) })
+}
+
+/// Takes a process's memory under management, if it can be. Returns it when it is.
+pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memory>> {
+    let mut state = process.state.lock();
+    if let Stage::Managed(memory) = &*state {
+        return Some(memory.clone());
+    }
+    let placeholder = |hands: &Hands| hands.socket.try_clone().map(Stage::Refused);
+    let (hands, was_asked) = match &mut *state {
+        Stage::Known(hands) | Stage::Asked(hands) => {
+            let stand_in = placeholder(hands).ok()?;
+            match std::mem::replace(&mut *state, stand_in) {
+                Stage::Known(hands) => (hands, false),
+                Stage::Asked(hands) => (hands, true),
+                _ => return None,
+            }
+        }
+        _ => return None,
+    };
+    if !was_asked
+        && hands.hello.forked != 0
+        && let Some(memory) = shared.find_child(process.pid, &process.proc, hands.hello.probe)
+    {
+        let welcome = Welcome { means: Means::Given as u32, reserved: 0, features: 0 };
+        if send(hands.socket.as_fd(), bytes_of(&welcome), Some(memory.uffd.as_fd())).is_err() {
+            return None;
+        }
+        // The answer says nothing; it only has to be out of the way.
+        let owes_reply = receive::<Ready>(hands.socket.as_fd(), WELCOME_LIMIT).is_err();
+        let _ = Proc::open(process.pid).map(|proc| memory.proc.set(proc));
+        *memory.hands.lock() = Some(Hands { owes_reply, ..hands });
+        *state = Stage::Managed(memory.clone());
+        return Some(memory);
+    }
+    if !was_asked {
+        let device = shared.device.as_ref().map(AsFd::as_fd);
+        let means = if device.is_some() { Means::Device } else { Means::Call };
+        let welcome = Welcome { means: means as u32, reserved: 0, features: FEATURES };
+        if send(hands.socket.as_fd(), bytes_of(&welcome), device).is_err() {
+            return None;
+        }
+    }
+    match receive::<Ready>(hands.socket.as_fd(), WELCOME_LIMIT) {
+        Ok((Ready { errno: 0, .. }, Some(uffd))) => {
+            rustix::io::ioctl_fionbio(&uffd, true).ok()?;
+            let memory =
+                shared.enter(Uffd::from(uffd), hands.hello.probe, crate::memory::Inner::default())?;
+            let _ = Proc::open(process.pid).map(|proc| memory.proc.set(proc));
+            *memory.hands.lock() = Some(hands);
+            *state = Stage::Managed(memory.clone());
+            Some(memory)
+        }
+        Ok((ready, _)) => {
+            shared.refused(process.pid, i32::try_from(ready.errno).unwrap_or(libc::EIO));
+            None
+        }
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            *state = Stage::Asked(hands);
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+impl Shared {
+    /// The memory of a forked child, which a fork event brought: the one where a number that we put is what the child has.
+    fn find_child(&self, pid: u32, proc: &Proc, probe: u64) -> Option<Arc<Memory>> {
+        let nonce = u64::from(pid) << 32 | u64::from(self.seconds()) | 1 << 31;
+        let mut page = [[0; PAGE_SIZE]];
+        page[0][..8].copy_from_slice(&nonce.to_le_bytes());
+        let memories = self.books.lock().memories();
+        memories.into_iter().filter(|memory| memory.probe == probe && memory.proc.get().is_none()).find(
+            |memory| {
+                let _ = memory.uffd.copy(probe, &page);
+                let mut is_there = false;
+                let scanned = proc.present(probe, probe + PAGE_SIZE as u64, |_, _| is_there = true);
+                let mut seen = [[0; PAGE_SIZE]];
+                scanned.is_ok()
+                    && is_there
+                    && proc.read_pages(probe, &mut seen) == 1
+                    && seen[0][..8] == page[0][..8]
+            },
+        )
+    }
+}
+
+/// The socket that agents connect to.
+///
+/// # Errors
+/// As for binding a socket.
+pub(crate) fn listen(path: &std::path::Path) -> Result<OwnedFd, PagerError> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, 128)?;
+    // Programs may give up their rights before they fork.
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .map_err(PagerError::Socket)?;
+    Ok(socket)
+}
+
+fn peer(socket: &OwnedFd) -> io::Result<u32> {
+    let credentials = rustix::net::sockopt::socket_peercred(socket)?;
+    let own = rustix::process::geteuid();
+    if !own.is_root() && credentials.uid != own {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(credentials.pid.as_raw_nonzero().get().unsigned_abs())
+}
+
+fn bytes_of<T: Copy>(value: &T) -> &[u8] {
+    // SAFETY: used for the protocol's packets, repr(C) structures of integers without padding.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+fn send(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = fd.as_ref().map(std::slice::from_ref);
+    if let Some(fds) = fds {
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    // A full socket is an agent that does not run: no order can be outstanding twice, so it has room.
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(socket, &[io::IoSlice::new(bytes)], &mut control, flags)?;
+    Ok(())
+}
+
+/// A packet that must be a whole `T`, and the descriptor that came with it.
+fn receive<T: Copy>(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<(T, Option<OwnedFd>)> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let until = Instant::now() + limit;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timespec = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let mut fds = [PollFd::new(&socket, PollFlags::IN)];
+        match poll(&mut fds, Some(&timespec)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other?,
+        };
+        let mut packet = MaybeUninit::<T>::uninit();
+        // SAFETY: zeroed bytes are written first, so the slice is initialised memory of the packet's size.
+        let bytes = unsafe {
+            packet.as_mut_ptr().write_bytes(0, 1);
+            std::slice::from_raw_parts_mut(packet.as_mut_ptr().cast::<u8>(), size_of::<T>())
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let received = recvmsg(socket, &mut [io::IoSliceMut::new(bytes)], &mut control, flags)?;
+        if received.bytes != size_of::<T>() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let fd = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        // SAFETY: every byte is initialised, and the packets are structures of integers.
+        return Ok((unsafe { packet.assume_init() }, fd));
+    }
+}
+
+/// `/dev/userfaultfd`, if it is there and may be opened: a descriptor of it lets a process make a userfaultfd that serves
+/// faults inside system calls too, whatever its own rights are.
+pub(crate) fn device() -> Option<OwnedFd> {
+    // SAFETY: opens a file; the path is a C string.
+    let fd = unsafe { libc::open(c"/dev/userfaultfd".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    // SAFETY: a descriptor that was just opened is nobody else's.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) }).filter(|fd| fd.as_raw_fd() >= 0)
+}

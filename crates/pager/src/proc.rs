@@ -1,0 +1,215 @@
+//! What `/proc` tells about a process: its mappings, its resident pages, its size.
+//!
+//! All of it is true for the moment it was read in; nothing that must be right rests on it. The state of a page is known
+//! from faults and events, and a move is refused by the kernel if memory changed.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+use linux_raw_sys::general as nr;
+use linux_raw_sys::general::{pm_scan_arg, procmap_query, procmap_query_flags};
+use zswap::PAGE_SIZE;
+
+const FS_MAGIC: u32 = b'f' as u32;
+/// `_IOWR('f', 16, struct pm_scan_arg)`, kernel 6.7.
+const PAGEMAP_SCAN: u32 = iowr::<pm_scan_arg>(16);
+/// `_IOWR('f', 17, struct procmap_query)`, kernel 6.11.
+const PROCMAP_QUERY: u32 = iowr::<procmap_query>(17);
+
+const fn iowr<T>(number: u32) -> u32 {
+    3 << 30 | (size_of::<T>() as u32) << 16 | FS_MAGIC << 8 | number
+}
+
+const _: () = assert!(size_of::<pm_scan_arg>() == 96 && size_of::<procmap_query>() == 104);
+
+fn ioctl<T>(file: &File, request: u32, arg: &mut T) -> io::Result<libc::c_int> {
+    // SAFETY: the request is defined with this structure, which lives until the call returns; a vector it names is the
+    // caller's, of the length told.
+    let result =
+        unsafe { libc::ioctl(file.as_raw_fd(), u64::from(request) as libc::Ioctl, std::ptr::from_mut(arg)) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A mapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mapping {
+    /// First byte.
+    pub start: u64,
+    /// First byte behind.
+    pub end: u64,
+}
+
+/// The open files of a process.
+#[derive(Debug)]
+pub struct Proc {
+    pid: u32,
+    pagemap: File,
+    maps: File,
+    statm: File,
+}
+
+/// Resident bytes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Resident {
+    /// Anonymous.
+    pub anonymous: u64,
+    /// Of files and shared memory.
+    pub shared: u64,
+}
+
+impl Proc {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// The process is gone, or it may not be looked at.
+    pub fn open(pid: u32) -> io::Result<Proc> {
+        let open = |name| File::open(format!("/proc/{pid}/{name}"));
+        Ok(Proc { pid, pagemap: open("pagemap")?, maps: open("maps")?, statm: open("statm")? })
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// How much of it is in memory. `None`: it has none any more.
+    pub fn resident(&self) -> Option<Resident> {
+        let mut text = [0; 128];
+        let len = self.statm.read_at(&mut text, 0).ok()?;
+        let text = std::str::from_utf8(text.get(..len)?).ok()?;
+        let mut fields = text.split(' ').skip(1).map_while(|field| field.parse::<u64>().ok());
+        let (all, shared) = (fields.next()?, fields.next()?);
+        let page = PAGE_SIZE as u64;
+        (all > 0).then(|| Resident { anonymous: all.saturating_sub(shared) * page, shared: shared * page })
+    }
+
+    /// Calls `each` with every mapping that may hold pages we can move: private, anonymous, writable, of small pages.
+    pub fn mappings(&self, mut each: impl FnMut(Mapping)) -> io::Result<()> {
+        let flags = procmap_query_flags::PROCMAP_QUERY_COVERING_OR_NEXT_VMA as u64
+            | procmap_query_flags::PROCMAP_QUERY_VMA_WRITABLE as u64;
+        let mut address = 0;
+        loop {
+            // SAFETY: all zeros is a valid structure of integers.
+            let mut query: procmap_query = unsafe { std::mem::zeroed() };
+            query.size = size_of::<procmap_query>() as u64;
+            query.query_flags = flags;
+            query.query_addr = address;
+            match ioctl(&self.maps, PROCMAP_QUERY, &mut query) {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+                Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
+                    return self.mappings_by_text(each);
+                }
+                Err(error) => return Err(error),
+            }
+            let shared = query.vma_flags & procmap_query_flags::PROCMAP_QUERY_VMA_SHARED as u64 != 0;
+            let is_file = query.inode != 0 || query.dev_major != 0 || query.dev_minor != 0;
+            if !shared && !is_file && query.vma_page_size == PAGE_SIZE as u64 {
+                each(Mapping { start: query.vma_start, end: query.vma_end });
+            }
+            address = query.vma_end;
+        }
+    }
+
+    /// The same from the text file, for kernels before 6.11.
+    fn mappings_by_text(&self, mut each: impl FnMut(Mapping)) -> io::Result<()> {
+        for line in std::fs::read_to_string(format!("/proc/{}/maps", self.pid))?.lines() {
+            let mut fields = line.split_ascii_whitespace();
+            let (Some(range), Some(rights), Some(_), Some(device)) =
+                (fields.next(), fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let Some((start, end)) = range.split_once('-') else { continue };
+            let parse = |text| u64::from_str_radix(text, 16).ok();
+            if rights.as_bytes().get(1) == Some(&b'w')
+                && rights.ends_with('p')
+                && device == "00:00"
+                && let (Some(start), Some(end)) = (parse(start), parse(end))
+            {
+                each(Mapping { start, end });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ranges that `mlock` holds in memory; they are to stay there.
+    pub fn locked(&self) -> Vec<Mapping> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
+        if locked.is_none_or(|text| text.trim() == "0 kB") {
+            return Vec::new();
+        }
+        let Ok(text) = std::fs::read_to_string(format!("/proc/{}/smaps", self.pid)) else {
+            return Vec::new();
+        };
+        let mut locked = Vec::new();
+        let mut current = None;
+        for line in text.lines() {
+            if let Some((start, rest)) = line.split_once('-')
+                && let Ok(start) = u64::from_str_radix(start, 16)
+                && let Some(Ok(end)) = rest.split(' ').next().map(|end| u64::from_str_radix(end, 16))
+            {
+                current = Some(Mapping { start, end });
+            } else if let Some(flags) = line.strip_prefix("VmFlags:")
+                && flags.split_ascii_whitespace().any(|flag| flag == "lo")
+            {
+                locked.extend(current);
+            }
+        }
+        locked
+    }
+
+    /// Calls `each` with the runs of resident anonymous pages in a range: address and number of pages.
+    pub fn present(&self, start: u64, end: u64, mut each: impl FnMut(u64, u64)) -> io::Result<()> {
+        const REGIONS: usize = 256;
+        let mut regions = [nr::page_region { start: 0, end: 0, categories: 0 }; REGIONS];
+        let mut from = start;
+        while from < end {
+            let mut arg = pm_scan_arg {
+                size: size_of::<pm_scan_arg>() as u64,
+                flags: 0,
+                start: from,
+                end,
+                walk_end: 0,
+                vec: regions.as_mut_ptr() as u64,
+                vec_len: REGIONS as u64,
+                max_pages: 0,
+                category_inverted: u64::from(nr::PAGE_IS_PFNZERO | nr::PAGE_IS_FILE),
+                category_mask: u64::from(nr::PAGE_IS_PRESENT | nr::PAGE_IS_PFNZERO | nr::PAGE_IS_FILE),
+                category_anyof_mask: 0,
+                return_mask: u64::from(nr::PAGE_IS_PRESENT),
+            };
+            let found = usize::try_from(ioctl(&self.pagemap, PAGEMAP_SCAN, &mut arg)?).unwrap_or(0);
+            for region in regions.iter().take(found) {
+                each(region.start, (region.end - region.start) / PAGE_SIZE as u64);
+            }
+            if arg.walk_end <= from {
+                break;
+            }
+            from = arg.walk_end;
+        }
+        Ok(())
+    }
+
+    /// Reads whole pages of the process, each run behind the other, into `to`. Returns how many; stops at the first page
+    /// that cannot be read. Only for pages that are present for certain: an absent one would wait for its fault.
+    pub fn read_pages(&self, start: u64, to: &mut [[u8; PAGE_SIZE]]) -> usize {
+        let bytes = size_of_val(to);
+        let local = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: bytes };
+        let remote = libc::iovec { iov_base: start as *mut libc::c_void, iov_len: bytes };
+        let Ok(pid) = i32::try_from(self.pid) else { return 0 };
+        // SAFETY: the local vector is `to`, exclusively borrowed; the remote one is in another process.
+        let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
+        usize::try_from(read).unwrap_or(0) / PAGE_SIZE
+    }
+
+    /// The CPU that a thread of it was last on.
+    pub fn cpu_of(&self, thread: u32) -> Option<usize> {
+        let text = std::fs::read_to_string(format!("/proc/{}/task/{thread}/stat", self.pid)).ok()?;
+        // Behind the name, which may hold anything but ends at the last parenthesis: field 39, and the third is first here.
+        text.rsplit_once(')')?.1.split_ascii_whitespace().nth(36)?.parse().ok()
+    }
+}

@@ -1,0 +1,282 @@
+//! Userfaultfd, as another process's supervisor uses it.
+//!
+//! Constants and structures are those that bindgen made of the kernel's headers (`linux-raw-sys`); what is typed here is
+//! the arithmetic of `_IOWR` for the ioctls that crate does not list, held against the sizes it gives.
+//!
+//! Every call acts on the memory of the process that made the descriptor. `UFFDIO_COPY` and `UFFDIO_REGISTER` work from
+//! outside; `UFFDIO_MOVE` does not (kernel 6.8: "no cross-mm moves"), which is what the agent is for.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use linux_raw_sys::general as nr;
+use linux_raw_sys::general::{
+    uffd_msg, uffdio_copy, uffdio_move, uffdio_poison, uffdio_range, uffdio_register, uffdio_writeprotect,
+    uffdio_zeropage,
+};
+use linux_raw_sys::ioctl;
+use zswap::PAGE_SIZE;
+
+// The kernel's own numbers, from the headers' comments: a struct of another size would be another ioctl.
+const _: () = assert!(
+    size_of::<uffd_msg>() == 32
+        && size_of::<uffdio_move>() == 40
+        && size_of::<uffdio_copy>() == 40
+        && size_of::<uffdio_register>() == 32
+);
+
+/// What a userfaultfd must be able to do: report every change of the memory and the thread that faults, poison, and move.
+pub const FEATURES: u64 = (nr::UFFD_FEATURE_EVENT_FORK
+    | nr::UFFD_FEATURE_EVENT_REMAP
+    | nr::UFFD_FEATURE_EVENT_REMOVE
+    | nr::UFFD_FEATURE_EVENT_UNMAP
+    | nr::UFFD_FEATURE_THREAD_ID
+    | nr::UFFD_FEATURE_POISON
+    | nr::UFFD_FEATURE_MOVE) as u64;
+
+/// Messages taken in one read.
+const MESSAGES: usize = 16;
+
+/// Something that happened to the memory.
+#[derive(Debug)]
+pub enum Message {
+    /// A thread waits for an absent page.
+    Fault {
+        /// The address, rounded down to its page.
+        address: u64,
+        /// It wants to write.
+        write: bool,
+        /// The thread.
+        thread: u32,
+    },
+    /// The process was forked; the child's memory is this descriptor's.
+    Fork(OwnedFd),
+    /// Memory moved.
+    Remap {
+        /// From here,
+        from: u64,
+        /// to here,
+        to: u64,
+        /// this many bytes.
+        len: u64,
+    },
+    /// Content is about to be dropped (`MADV_DONTNEED`) or may be (`MADV_FREE`).
+    Remove {
+        /// First byte.
+        start: u64,
+        /// First byte behind.
+        end: u64,
+    },
+    /// The mapping is gone.
+    Unmap {
+        /// First byte.
+        start: u64,
+        /// First byte behind.
+        end: u64,
+    },
+}
+
+/// What came of putting pages somewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Put {
+    /// All are there now.
+    Done,
+    /// The first `n` are; at the next one something is present already.
+    Exists(usize),
+    /// Nothing more than the first `n`: an event must be read first.
+    Again(usize),
+    /// The memory is not registered, or not mapped any more.
+    Gone,
+    /// The process has ended or has another program's memory now.
+    Dead,
+    /// The kernel has no memory for a page.
+    NoMemory,
+}
+
+/// A userfaultfd.
+#[derive(Debug)]
+pub struct Uffd(OwnedFd);
+
+impl From<OwnedFd> for Uffd {
+    fn from(fd: OwnedFd) -> Uffd {
+        Uffd(fd)
+    }
+}
+
+impl AsFd for Uffd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Uffd {
+    fn ioctl<T>(&self, request: u32, arg: &mut T) -> io::Result<()> {
+        // SAFETY: every caller passes the structure that the request is defined with; it lives until the call returns. What
+        // the request does to memory of this process (reading the source of a copy) is named by each caller.
+        let result = unsafe {
+            libc::ioctl(self.0.as_raw_fd(), u64::from(request) as libc::Ioctl, std::ptr::from_mut(arg))
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Faults on absent pages of this range are ours from now on.
+    ///
+    /// # Errors
+    /// EINVAL: something there cannot be registered; EBUSY: another userfaultfd has it; ESRCH: the process ended.
+    pub fn register(&self, start: u64, end: u64) -> io::Result<()> {
+        let range = uffdio_range { start, len: end - start };
+        let mode = u64::from(nr::UFFDIO_REGISTER_MODE_MISSING);
+        self.ioctl(ioctl::UFFDIO_REGISTER, &mut uffdio_register { range, mode, ioctls: 0 })
+    }
+
+    /// Faults there are the kernel's again.
+    ///
+    /// # Errors
+    /// As [`Uffd::register`].
+    pub fn unregister(&self, start: u64, end: u64) -> io::Result<()> {
+        self.ioctl(ioctl::UFFDIO_UNREGISTER, &mut uffdio_range { start, len: end - start })
+    }
+
+    /// Lets threads that wait for a page of the range look again.
+    pub fn wake(&self, start: u64, pages: usize) {
+        let mut range = uffdio_range { start, len: (pages * PAGE_SIZE) as u64 };
+        // ESRCH: nobody is left to wake.
+        let _ = self.ioctl(ioctl::UFFDIO_WAKE, &mut range);
+    }
+
+    /// Puts `pages`, one behind the other, at `start`, and wakes who waits for them.
+    pub fn copy(&self, start: u64, pages: &[[u8; PAGE_SIZE]]) -> Put {
+        let mut arg = uffdio_copy {
+            dst: start,
+            src: pages.as_ptr() as u64,
+            len: size_of_val(pages) as u64,
+            mode: 0,
+            copy: 0,
+        };
+        let result = self.ioctl(ioctl::UFFDIO_COPY, &mut arg);
+        put(result, arg.copy)
+    }
+
+    /// Maps the zero page.
+    pub fn zeropage(&self, start: u64, pages: usize) -> Put {
+        let range = uffdio_range { start, len: (pages * PAGE_SIZE) as u64 };
+        let mut arg = uffdio_zeropage { range, mode: 0, zeropage: 0 };
+        let result = self.ioctl(ioctl::UFFDIO_ZEROPAGE, &mut arg);
+        put(result, arg.zeropage)
+    }
+
+    /// Whether the memory behind it is gone: the process ended or executed another program. `page` is any mapped page.
+    pub fn is_dead(&self, page: u64) -> bool {
+        // Nothing is registered for write protection, so a live process answers ENOENT, or EAGAIN while an event waits.
+        let range = uffdio_range { start: page, len: PAGE_SIZE as u64 };
+        let result = self.ioctl(ioctl::UFFDIO_WRITEPROTECT, &mut uffdio_writeprotect { range, mode: 0 });
+        result.is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+    }
+
+    /// Whoever touches this page gets SIGBUS, as for memory that the hardware lost (kernel 6.6).
+    ///
+    /// # Errors
+    /// As [`Uffd::register`], and EEXIST where something is present.
+    pub fn poison(&self, page: u64) -> io::Result<()> {
+        const UFFDIO_POISON: u32 =
+            3 << 30 | (size_of::<uffdio_poison>() as u32) << 16 | nr::UFFDIO << 8 | nr::_UFFDIO_POISON;
+        let range = uffdio_range { start: page, len: PAGE_SIZE as u64 };
+        self.ioctl(UFFDIO_POISON, &mut uffdio_poison { range, mode: 0, updated: 0 })
+    }
+
+    /// Takes the messages that are there, in their order, and none if there are none.
+    ///
+    /// # Errors
+    /// Any but EAGAIN.
+    pub fn read(&self, mut each: impl FnMut(Message)) -> io::Result<usize> {
+        let mut messages = [const { MaybeUninit::<uffd_msg>::uninit() }; MESSAGES];
+        // SAFETY: the kernel writes whole messages into the array, and tells how many bytes.
+        let len =
+            unsafe { libc::read(self.0.as_raw_fd(), messages.as_mut_ptr().cast(), size_of_val(&messages)) };
+        let Ok(len) = usize::try_from(len) else {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
+        };
+        let count = len / size_of::<uffd_msg>();
+        for message in messages.iter().take(count) {
+            // SAFETY: the kernel filled the first `count` messages.
+            let message = unsafe { message.assume_init_ref() };
+            if let Some(message) = decode(message) {
+                each(message);
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// The features that this kernel offers to this user.
+///
+/// # Errors
+/// EPERM, ENOSYS, or what a seccomp filter says: there is no userfaultfd for us.
+pub fn offered(has_device: bool) -> io::Result<u64> {
+    let fd = if has_device {
+        let device = crate::link::device().ok_or(io::ErrorKind::NotFound)?;
+        // SAFETY: makes a descriptor; `_IO(USERFAULTFD_IOC, 0)` takes its flags as the argument.
+        unsafe {
+            libc::ioctl(
+                device.as_raw_fd(),
+                u64::from(nr::USERFAULTFD_IOC << 8) as libc::Ioctl,
+                libc::O_CLOEXEC,
+            )
+        }
+    } else {
+        // SAFETY: makes a descriptor.
+        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+        i32::try_from(fd).unwrap_or(-1)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made, and nobody else's.
+    let uffd = Uffd(unsafe { OwnedFd::from_raw_fd(fd) });
+    let mut api = nr::uffdio_api { api: u64::from(nr::UFFD_API), features: 0, ioctls: 0 };
+    uffd.ioctl(ioctl::UFFDIO_API, &mut api)?;
+    Ok(api.features)
+}
+
+fn decode(message: &uffd_msg) -> Option<Message> {
+    // SAFETY: `event` says which member of the union the kernel wrote; every member is integers.
+    unsafe {
+        Some(match u32::from(message.event) {
+            nr::UFFD_EVENT_PAGEFAULT => Message::Fault {
+                address: message.arg.pagefault.address & !(PAGE_SIZE as u64 - 1),
+                write: message.arg.pagefault.flags & u64::from(nr::UFFD_PAGEFAULT_FLAG_WRITE) != 0,
+                thread: message.arg.pagefault.feat.ptid,
+            },
+            nr::UFFD_EVENT_FORK => {
+                Message::Fork(OwnedFd::from_raw_fd(i32::try_from(message.arg.fork.ufd).ok()?))
+            }
+            nr::UFFD_EVENT_REMAP => Message::Remap {
+                from: message.arg.remap.from,
+                to: message.arg.remap.to,
+                len: message.arg.remap.len,
+            },
+            nr::UFFD_EVENT_REMOVE => {
+                Message::Remove { start: message.arg.remove.start, end: message.arg.remove.end }
+            }
+            nr::UFFD_EVENT_UNMAP => {
+                Message::Unmap { start: message.arg.remove.start, end: message.arg.remove.end }
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// `done` is what the kernel left in the structure: bytes, or a negative errno when there was none.
+fn put(result: io::Result<()>, done: i64) -> Put {
+    let Err(error) = result else { return Put::Done };
+    let pages = usize::try_from(done).unwrap_or(0) / PAGE_SIZE;
+    match error.raw_os_error().unwrap_or(0) {
+        libc::EEXIST => Put::Exists(pages),
+        libc::EAGAIN => Put::Again(pages),
+        libc::ESRCH | libc::ENOSPC => Put::Dead,
+        libc::ENOMEM => Put::NoMemory,
+        _ => Put::Gone,
+    }
+}

@@ -1,0 +1,217 @@
+//! Looking: how much memory there is, which processes came and went, and which pages nobody told us of.
+//!
+//! How often follows from the distance to the cap: a program that is far from it must notice nothing, one that is near it
+//! can grow by megabytes in a millisecond.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use zswap::{Counter, PAGE_SIZE};
+
+use crate::Shared;
+use crate::budget::Sample;
+use crate::link::{self, Process, Stage};
+use crate::memory::Memory;
+use crate::table::{State, page_of};
+
+/// How long after a page was given up it is sure that the kernel dropped it. The kernel tells before it drops, with no
+/// word afterwards; all it does in between is to take a lock.
+pub(crate) const REMOVAL: Duration = Duration::from_secs(10);
+
+/// Between two looks, near the cap and far from it.
+const NEAR: Duration = Duration::from_millis(1);
+const FAR: Duration = Duration::from_millis(20);
+
+/// Mappings smaller than this are left alone at first: each registered one is a mapping of its own for the kernel.
+const SMALL: u64 = 16 * PAGE_SIZE as u64;
+/// Bytes looked through in one hold of a memory's lock.
+const LOOK: u64 = 64 << 20;
+
+impl Shared {
+    /// The watcher's thread.
+    pub(crate) fn watch(self: &Arc<Self>) {
+        let mut last_round = Instant::now();
+        while !self.stopping.load(Relaxed) {
+            self.accept();
+            self.measure();
+            if last_round.elapsed() > Duration::from_millis(50) {
+                last_round = Instant::now();
+                self.bury();
+            }
+            let room = self.budget.high().saturating_sub(self.budget.estimate());
+            std::thread::sleep(if room < self.budget.cap() / 4 { NEAR } else { FAR });
+        }
+    }
+
+    /// Takes new connections.
+    fn accept(&self) {
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        while let Ok(socket) = rustix::net::accept_with(&self.listener, flags) {
+            if let Ok(process) = link::greet(self, socket) {
+                self.processes.lock().push(Arc::new(process));
+            }
+        }
+    }
+
+    /// Asks the kernel how much memory everything takes.
+    pub(crate) fn measure(&self) {
+        let processes = self.processes.lock().clone();
+        let mut sample = Sample::default();
+        for process in &processes {
+            if let Some(resident) = process.proc.resident() {
+                sample.anonymous += resident.anonymous;
+                sample.shared = sample.shared.max(resident.shared);
+            }
+        }
+        if let Some(own) = self.own.resident() {
+            sample.own = own.anonymous + own.shared;
+        }
+        sample.pool = self.cache.stats().get(Counter::PoolTotalSize);
+        self.budget.measured(sample);
+    }
+
+    /// Anonymous memory of the managed processes that is not known page by page.
+    pub(crate) fn unknown_bytes(&self) -> u64 {
+        let memories = self.books.lock().memories();
+        let known: usize = memories.iter().map(|memory| memory.inner.lock().resident).sum();
+        // What was looked at and cannot be managed is not looked for again.
+        let given_up = self.unmanageable.load(Relaxed);
+        self.budget.anonymous().saturating_sub((known * PAGE_SIZE) as u64 + given_up)
+    }
+
+    /// Lets go of processes and memories that ended.
+    fn bury(self: &Arc<Self>) {
+        // Not under the lock of the list: whoever holds a memory's hands may want that.
+        let mut gone = self.processes.lock().clone();
+        gone.retain(|process| process.is_gone());
+        self.processes.lock().retain(|process| !gone.iter().any(|gone| Arc::ptr_eq(gone, process)));
+        for process in gone {
+            if let Stage::Managed(memory) = &*process.state.lock() {
+                *memory.hands.lock() = None;
+            }
+        }
+        for memory in self.books.lock().memories() {
+            if memory.uffd.is_dead(memory.probe) {
+                self.end(&memory);
+            }
+        }
+    }
+
+    /// A memory is no more: its slots are free, its thread ends.
+    fn end(&self, memory: &Memory) {
+        let mut slots = Vec::new();
+        let mut inner = memory.inner.lock();
+        while inner.batch.is_some() {
+            memory.settled.wait(&mut inner);
+        }
+        inner.draining = true;
+        inner.table.take(0, u64::MAX, |_, state| {
+            if let State::Slot(slot) = state {
+                slots.push(slot);
+            }
+        });
+        drop(inner);
+        self.release_all(&slots);
+        self.books.lock().leave(memory.number);
+        let _ = rustix::io::write(&memory.ended, &1u64.to_ne_bytes());
+    }
+
+    /// Finds resident pages that no fault told us of, registers where they are, and queues them. `thorough`: also in small
+    /// mappings. Returns how many.
+    pub(crate) fn discover(self: &Arc<Self>, thorough: bool) -> usize {
+        let mut processes: Vec<_> = self
+            .processes
+            .lock()
+            .iter()
+            .filter_map(|process| Some((process.proc.resident()?.anonymous, process.clone())))
+            .filter(|(anonymous, _)| *anonymous >= SMALL)
+            .collect();
+        processes.sort_unstable_by_key(|(anonymous, _)| std::cmp::Reverse(*anonymous));
+        let mut found = 0;
+        let begun_with = self.budget.anonymous();
+        for (anonymous, process) in processes {
+            let Some(memory) = link::manage(self, &process) else { continue };
+            let known = (memory.inner.lock().resident * PAGE_SIZE) as u64;
+            // What is known is most of what there is: nothing to be found but what cannot be moved.
+            if anonymous.saturating_sub(known) > SMALL || thorough {
+                found += self.look_through(&memory, &process, thorough);
+            }
+            if self.stopping.load(Relaxed) {
+                break;
+            }
+        }
+        self.unmanageable.store(0, Relaxed);
+        let rest = self.unknown_bytes().saturating_sub(self.budget.anonymous().saturating_sub(begun_with));
+        self.unmanageable.store(rest, Relaxed);
+        found
+    }
+
+    fn look_through(&self, memory: &Memory, process: &Process, thorough: bool) -> usize {
+        let mut mappings = Vec::new();
+        if process.proc.mappings(|mapping| mappings.push(mapping)).is_err() {
+            return 0;
+        }
+        let locked = process.proc.locked();
+        let mut found = 0;
+        for mapping in mappings {
+            let is_locked = locked.iter().any(|lock| lock.start < mapping.end && mapping.start < lock.end);
+            let is_own = {
+                let hands = memory.hands.lock();
+                hands.as_ref().is_none_or(|hands| hands.owns(mapping.start, mapping.end))
+            };
+            let is_small = mapping.end - mapping.start < SMALL && !thorough;
+            if is_locked || is_own || is_small {
+                continue;
+            }
+            let mut from = mapping.start;
+            while from < mapping.end {
+                let to = mapping.end.min(from.saturating_add(LOOK));
+                let mut anything = false;
+                // Without the lock, to know whether it is worth taking: a mapping of which nothing is touched costs a walk.
+                let _ = process.proc.present(from, to, |_, _| anything = true);
+                if anything {
+                    found += self.look(memory, process, mapping.start, mapping.end, from, to);
+                }
+                from = to;
+            }
+        }
+        found
+    }
+
+    /// Registers a mapping and queues what is present in a part of it.
+    fn look(&self, memory: &Memory, process: &Process, start: u64, end: u64, from: u64, to: u64) -> usize {
+        let mut inner = memory.inner.lock();
+        if inner.draining || inner.blind_until.is_some_and(|until| Instant::now() < until) {
+            return 0;
+        }
+        for (start, end) in inner.unregistered(start, end) {
+            if memory.uffd.register(start, end).is_err() {
+                // Not for us: special memory, or another userfaultfd has it, or it is gone already.
+                return 0;
+            }
+            inner.add_region(start, end);
+        }
+        let now = self.seconds();
+        let mut fresh = Vec::new();
+        let _ = process.proc.present(from, to, |address, pages| {
+            for page in page_of(address)..page_of(address) + pages {
+                let is_new = match inner.table.get(page) {
+                    State::Unknown => true,
+                    State::Removed(at) => u64::from(now.wrapping_sub(at)) > REMOVAL.as_secs(),
+                    _ => false,
+                };
+                if is_new {
+                    fresh.push(page);
+                }
+            }
+        });
+        let mut books = self.books.lock();
+        for &page in &fresh {
+            let stamp = books.policy.admit(memory.number, page, None);
+            inner.table.set(page, State::Resident(stamp));
+        }
+        inner.resident += fresh.len();
+        fresh.len()
+    }
+}

@@ -1,0 +1,324 @@
+//! `run`: a program under a cap. This process stays as its supervisor: it holds the pages that do not fit, hands signals
+//! on, and ends with the program's exit status.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+
+use control::{Fact, Writer};
+use pager::{Config, Pager};
+use serde_json::{Map, Value};
+use signal_hook::consts as signals;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::origin::WithOrigin;
+use signal_hook::low_level::siginfo::Cause;
+use swapfile::SwapDevice;
+use zswap::{Counter, Options, PAGE_SIZE, Param, Zswap};
+
+use crate::cli::Run;
+use crate::failure::Failure;
+use crate::{options, program, size, steer};
+
+/// The agent, as the build script made it.
+static AGENT: &[u8] = include_bytes!(env!("UZSWAP_AGENT_OBJECT"));
+
+/// A cap below this does not hold what every program has before it begins, and this process.
+const LEAST_CAP: u64 = 8 << 20;
+/// Slots without a swap file: as many as there are.
+const UNLIMITED: u32 = 1 << 29;
+/// The default size of a swap file, in caps.
+const SWAP_CAPS: u64 = 4;
+/// The share of the cap that compressed pages may take before the oldest go to the swap file.
+const POOL_SHARE: u64 = 2;
+
+/// Signals that are handed on to the program.
+const FORWARDED: [i32; 8] = [
+    signals::SIGTERM,
+    signals::SIGINT,
+    signals::SIGQUIT,
+    signals::SIGHUP,
+    signals::SIGUSR1,
+    signals::SIGUSR2,
+    signals::SIGALRM,
+    signals::SIGWINCH,
+];
+
+/// `uzswap run`. Returns the exit status of the program.
+pub fn run(args: &Run) -> Result<ExitCode, Failure> {
+    let ram = zswap::system_ram_bytes();
+    let cap = match &args.memory {
+        Some(text) => size::parse(text, ram).map_err(|why| Failure::usage("--memory", why))?,
+        None => default_cap(ram),
+    };
+    if cap < LEAST_CAP {
+        let least = size::show(LEAST_CAP);
+        return Err(Failure::usage(
+            "--memory",
+            format!("{cap} bytes are too few; no program starts in less than {least}"),
+        ));
+    }
+    let (profile, params) = options::parse(&args.options)?;
+    let swap = args.swap.as_deref().map(|text| Swap::parse(text, cap, ram)).transpose()?;
+    let Some((name, arguments)) = args.command.split_first() else {
+        return Err(Failure::usage("command line", "no program to run; see uzswap --help"));
+    };
+    if AGENT.is_empty() {
+        return Err(Failure::job("run", "it is there for x86-64 Linux only"));
+    }
+    let path = program::find(name)?;
+    program::check(&path)?;
+    let stats = args.stats.as_deref().map(open_stats).transpose()?;
+
+    let instance = Home::make()?;
+    let writer =
+        Arc::new(Writer::new(&instance.dir).map_err(|error| Failure::job(instance.dir.display(), error))?);
+    let (slots, device) = match &swap {
+        None => (UNLIMITED, None),
+        Some(swap) => swap.open().map(|(slots, device)| (slots, Some(device)))?,
+    };
+    let mut options = Options::new(profile);
+    // Without a swap file everything that is compressed stays; what the pool may take follows from the cap.
+    let pool = if swap.is_some() { cap / POOL_SHARE } else { u64::MAX >> 1 };
+    if profile.params.iter().any(|(param, ..)| *param == Param::MaxPoolBytes) {
+        options.params.push((Param::MaxPoolBytes.name().to_owned(), pool.to_string()));
+    }
+    options.params.extend(params);
+    options.stats = Box::new(writer.clone());
+    let cache = Arc::new(Zswap::new(options).map_err(Failure::usage_of)?);
+    cache
+        .swapon(pager::SWAP_TYPE, slots, device)
+        .map_err(|error| Failure::job("--swap", format!("cannot make {slots} slots: {error:?}")))?;
+    announce(&writer, &cache, profile.name, slots, swap.as_ref());
+    writer
+        .publish(&instance.dir.join("control"))
+        .map_err(|error| Failure::job(instance.dir.display(), error))?;
+    let socket = instance.dir.join("agent");
+    let pager = Pager::start(Config {
+        cap,
+        cache: cache.clone(),
+        slots,
+        socket: socket.clone(),
+        tell: Box::new(|what| eprintln!("uzswap: run: {what}")),
+    })
+    .map_err(|error| Failure::job("run", error))?;
+
+    // Before the program is there: no signal may fall between.
+    let mut wanted =
+        SignalsInfo::<WithOrigin>::new(FORWARDED).map_err(|error| Failure::job("signals", error))?;
+    let mut command = Command::new(&path);
+    {
+        use std::os::unix::process::CommandExt;
+        command.arg0(name);
+    }
+    command.args(arguments).env(pager::SOCKET_VARIABLE, &socket).env("LD_PRELOAD", instance.preload());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            pager.stop();
+            let status = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+            return Err(Failure::with_status(status, path.display(), error));
+        }
+    };
+    let pid = child.id();
+    let handle = wanted.handle();
+    let forward = std::thread::spawn(move || {
+        for origin in &mut wanted {
+            // What the terminal sends goes to the program as well as to us: not twice.
+            let from_terminal = matches!(origin.cause, Cause::Kernel);
+            if !from_terminal && let Some(pid) = i32::try_from(pid).ok() {
+                // SAFETY: sends a signal; the child is not waited for yet, so the number is still its own.
+                unsafe { libc::kill(pid, origin.signal) };
+            }
+        }
+    });
+    let status = child.wait();
+    handle.close();
+    let _ = forward.join();
+    let peaks = pager.peaks();
+    if let Some(file) = stats {
+        let object = figures(&cache, &pager, peaks, cap);
+        write_stats(file, &object).map_err(|error| Failure::job("--stats", error))?;
+    }
+    pager.stop();
+    let status = status.map_err(|error| Failure::job(path.display(), error))?;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// The memory limit of the control group, else half of RAM.
+fn default_cap(ram: u64) -> u64 {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = groups.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?.trim_start_matches('/'));
+        let file = if controllers.is_empty() {
+            Path::new("/sys/fs/cgroup").join(path).join("memory.max")
+        } else if controllers.split(',').any(|controller| controller == "memory") {
+            Path::new("/sys/fs/cgroup/memory").join(path).join("memory.limit_in_bytes")
+        } else {
+            return None;
+        };
+        fs::read_to_string(file).ok()?.trim().parse::<u64>().ok()
+    });
+    // "No limit" is a number near the largest in version 1, and a word in version 2.
+    limits.filter(|limit| *limit < ram).min().unwrap_or(ram / 2)
+}
+
+/// `--swap FILE[,size=SIZE]`.
+struct Swap {
+    path: PathBuf,
+    bytes: u64,
+    is_new: bool,
+}
+
+impl Swap {
+    fn parse(text: &str, cap: u64, ram: u64) -> Result<Swap, Failure> {
+        let (path, given) = match text.rsplit_once(",size=") {
+            Some((path, given)) => {
+                (path, Some(size::parse(given, ram).map_err(|why| Failure::usage("--swap", why))?))
+            }
+            None => (text, None),
+        };
+        if path.is_empty() {
+            return Err(Failure::usage("--swap", "no file named"));
+        }
+        let bytes = given.unwrap_or(cap.saturating_mul(SWAP_CAPS)) / PAGE_SIZE as u64 * PAGE_SIZE as u64;
+        if bytes == 0 {
+            return Err(Failure::usage("--swap", "the size is less than a page"));
+        }
+        let path = PathBuf::from(path);
+        Ok(Swap { is_new: !path.exists(), path, bytes })
+    }
+
+    fn open(&self) -> Result<(u32, Arc<dyn SwapDevice>), Failure> {
+        let pages = self.bytes / PAGE_SIZE as u64;
+        let slots = u32::try_from(pages).unwrap_or(UNLIMITED).min(UNLIMITED);
+        let file = if self.is_new {
+            swapfile::File::create(&self.path, pages, swapfile::Existing::Replace)
+        } else {
+            swapfile::File::open(&self.path, pages)
+        };
+        let file = file.map_err(|error| Failure::job(format!("--swap {}", self.path.display()), error))?;
+        if self.is_new {
+            // Nobody has use for it after us, whatever becomes of us.
+            let _ = fs::remove_file(&self.path);
+        }
+        Ok((slots, Arc::new(file)))
+    }
+}
+
+/// The directory of this instance, and the agent's file; both go when it ends.
+struct Home {
+    dir: PathBuf,
+    agent: PathBuf,
+}
+
+impl Home {
+    fn make() -> Result<Home, Failure> {
+        let dir = steer::root().join(format!("run-{}", std::process::id()));
+        let cannot = |path: &Path| {
+            let shown = path.display().to_string();
+            move |error: std::io::Error| Failure::job(shown, error)
+        };
+        fs::create_dir_all(&dir).map_err(cannot(&dir))?;
+        // Programs may give up their rights and fork: the agent there comes back to this directory.
+        let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o755));
+        let place = [dir.as_path(), Path::new("/tmp"), Path::new("/var/tmp"), Path::new("/dev/shm")]
+            .into_iter()
+            .find(|place| may_execute(place))
+            .unwrap_or(&dir);
+        let agent = place.join(format!("uzswap-agent-{}.so", std::process::id()));
+        let home = Home { dir, agent };
+        // Never through a link or into a file that somebody else made.
+        let _ = fs::remove_file(&home.agent);
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(&home.agent)
+            .map_err(cannot(&home.agent))?;
+        file.write_all(AGENT).map_err(cannot(&home.agent))?;
+        let _ = file.set_permissions(fs::Permissions::from_mode(0o755));
+        Ok(home)
+    }
+
+    /// What LD_PRELOAD is to be: ours first, and what was asked for anyway.
+    fn preload(&self) -> std::ffi::OsString {
+        let mut list = self.agent.clone().into_os_string();
+        if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
+            list.push(":");
+            list.push(others);
+        }
+        list
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.agent);
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Whether files there can be mapped for execution; `/run` is mounted without that on many systems.
+fn may_execute(place: &Path) -> bool {
+    rustix::fs::statvfs(place).is_ok_and(|it| !it.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
+}
+
+fn announce(writer: &Writer, cache: &Zswap, profile: &str, slots: u32, swap: Option<&Swap>) {
+    let backing = swap.map(|swap| swap.path.display().to_string()).unwrap_or_default();
+    writer.set(&[
+        (Fact::Profile, profile),
+        (Fact::Via, "userfaultfd"),
+        (Fact::Backing, &backing),
+        (Fact::Pages, &slots.to_string()),
+    ]);
+    let values: Vec<_> =
+        Param::ALL.iter().map(|param| (Fact::Param(*param), cache.get(*param).unwrap_or_default())).collect();
+    let facts: Vec<_> = values.iter().map(|(fact, value)| (*fact, value.as_str())).collect();
+    writer.set(&facts);
+}
+
+/// Opened before the program starts: a name that cannot be written is an error then.
+fn open_stats(path: &Path) -> Result<Option<fs::File>, Failure> {
+    if path == Path::new("-") {
+        return Ok(None);
+    }
+    fs::File::create(path)
+        .map(Some)
+        .map_err(|error| Failure::job(format!("--stats {}", path.display()), error))
+}
+
+fn write_stats(file: Option<fs::File>, object: &Value) -> std::io::Result<()> {
+    let text = format!("{object:#}\n");
+    match file {
+        Some(mut file) => file.write_all(text.as_bytes()),
+        None => std::io::stdout().write_all(text.as_bytes()),
+    }
+}
+
+fn figures(cache: &Zswap, pager: &Pager, peaks: pager::Peaks, cap: u64) -> Value {
+    let mut object = Map::new();
+    cache.publish_gauges();
+    for counter in Counter::ALL {
+        object.insert(counter.name().into(), cache.stats().get(*counter).into());
+    }
+    for (name, value) in pager.counters().all() {
+        object.insert(name.into(), value.into());
+    }
+    let metadata = cache.stats().get(Counter::MetadataBytes) + pager.metadata_bytes();
+    for (name, value) in [
+        ("metadata_bytes", metadata),
+        ("memory_bytes", cap),
+        ("peak_resident_bytes", peaks.resident),
+        ("peak_pool_bytes", peaks.pool),
+        ("peak_total_bytes", peaks.total),
+    ] {
+        object.insert(name.into(), value.into());
+    }
+    Value::Object(object)
+}
