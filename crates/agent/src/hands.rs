@@ -187,6 +187,13 @@ impl Hands {
                 let moved =
                     if errno == 0 { step } else { usize::try_from(arg.move_).unwrap_or(0) / PAGE_SIZE };
                 done += moved;
+                if moved == 0 && errno == linux_raw_sys::errno::EAGAIN {
+                    // An event is unread, and will be for as long as this order lasts.
+                    for result in results.iter_mut().skip(at + done) {
+                        *result = errno as u8;
+                    }
+                    return;
+                }
                 if moved == 0 && step > 1 {
                     // One page of these, or a border between two mappings: half of them may go.
                     step /= 2;

@@ -156,14 +156,16 @@ impl Budget {
         std::mem::replace(&mut *wanted, false)
     }
 
-    /// For who is about to take memory: until there is some below the cap, or waiting has no use.
+    /// Whether there is no memory left below the cap, and waiting for some has a use.
+    pub(crate) fn is_over(&self) -> bool {
+        self.estimate() > self.cap && !self.gave_up.load(Relaxed)
+    }
+
+    /// For who is about to take memory: until there is some, at most `limit`.
     pub(crate) fn wait_for_room(&self, limit: Duration) {
-        if self.estimate() <= self.cap || self.gave_up.load(Relaxed) {
-            return;
-        }
         self.nudge();
         let mut guard = self.room_lock.lock();
-        if self.estimate() > self.cap {
+        if self.is_over() {
             self.room.wait_for(&mut guard, limit);
         }
     }

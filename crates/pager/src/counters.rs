@@ -28,7 +28,11 @@ counters! {
     evicted_pages,
     /// Evicted pages that came back.
     restored_pages,
-    /// Moves that the kernel refused: pinned for I/O, shared, or gone.
+    /// Moves refused because the page was pinned for I/O, or shared since a fork (EBUSY).
+    busy_pages,
+    /// Moves refused because an event was unread (EAGAIN); these are tried again.
+    deferred_pages,
+    /// Moves refused because the memory is not of a kind that can be moved (EINVAL and others): locked, write-protected.
     unmovable_pages,
     /// Batches given up because the process did not run.
     stalled_batches,

@@ -273,11 +273,19 @@ impl Evictor {
                     inner.table.set(moving.page, State::Unknown);
                     inner.resident = inner.resident.saturating_sub(1);
                 }
-                libc::EAGAIN | libc::EBUSY => {
-                    shared.counters.unmovable_pages.add(1);
+                errno @ (libc::EAGAIN | libc::EBUSY) => {
+                    let count = if errno == libc::EBUSY {
+                        &shared.counters.busy_pages
+                    } else {
+                        &shared.counters.deferred_pages
+                    };
+                    count.add(1);
                     let again = candidates.iter().find(|candidate| candidate.page == moving.page);
-                    if let Some(again) = again {
-                        shared.books.lock().policy.put_back(*again);
+                    match again {
+                        // As soon as the event is read.
+                        Some(again) if errno == libc::EAGAIN => self.next.push(*again),
+                        Some(again) => shared.books.lock().policy.put_back(*again),
+                        None => {}
                     }
                 }
                 // What cannot be moved for good (locked, not writable, not ours) stays resident and is asked for no more.

@@ -23,6 +23,8 @@ use crate::uffd::{Message, Put};
 
 /// Never-touched pages given out at once, at most, to a run of writes.
 const FIRST_TOUCH: usize = 16;
+/// How long a fault waits for room at most.
+const ROOM_LIMIT: Duration = Duration::from_millis(20);
 /// Faults between two looks at where the program runs.
 const FAULTS_A_LOOK: u32 = 16;
 
@@ -35,6 +37,8 @@ pub(crate) struct Server {
     buffer: Vec<[u8; PAGE_SIZE]>,
     /// Faults that have to wait for an event to be over.
     waiting: Vec<(Page, bool)>,
+    /// Since when there has been no room for them.
+    waits_since: Option<Instant>,
     faults: u32,
     cpu: Option<usize>,
 }
@@ -46,6 +50,7 @@ impl Server {
             memory,
             buffer: vec![[0; PAGE_SIZE]; WINDOW],
             waiting: Vec::new(),
+            waits_since: None,
             faults: 0,
             cpu: None,
         }
@@ -64,7 +69,6 @@ impl Server {
             if polled.is_ok() && !fds[1].revents().is_empty() {
                 return;
             }
-            self.shared.budget.wait_for_room(Duration::from_millis(20));
             let mut inner = memory.inner.lock();
             let mut messages = Vec::new();
             loop {
@@ -84,6 +88,18 @@ impl Server {
                     event => self.apply(&mut inner, event),
                 }
             }
+            if self.waiting.is_empty() {
+                self.waits_since = None;
+                continue;
+            }
+            // Who takes memory waits until there is some. Events were read before: nothing could leave otherwise.
+            let since = *self.waits_since.get_or_insert_with(Instant::now);
+            if self.shared.budget.is_over() && since.elapsed() < ROOM_LIMIT {
+                drop(inner);
+                self.shared.budget.wait_for_room(ROOM_LIMIT / 20);
+                continue;
+            }
+            self.waits_since = None;
             for (page, write) in std::mem::take(&mut self.waiting) {
                 if !self.fault(&mut inner, page, write) {
                     self.waiting.push((page, write));

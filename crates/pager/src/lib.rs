@@ -210,7 +210,8 @@ impl Shared {
     /// Brings everything back and lets the processes go on alone.
     fn drain(&self) {
         let mut buffer = vec![[0; PAGE_SIZE]; 1];
-        for memory in self.books.lock().memories() {
+        let memories = self.books.lock().memories();
+        for memory in memories {
             let mut inner = memory.inner.lock();
             inner.draining = true;
             while inner.batch.is_some() {
@@ -332,7 +333,8 @@ impl Pager {
         self.shared.stopping.store(true, Relaxed);
         self.shared.drain();
         self.shared.cache.stop_shrink_worker();
-        for memory in self.shared.books.lock().memories() {
+        let memories = self.shared.books.lock().memories();
+        for memory in memories {
             let _ = rustix::io::write(&memory.ended, &1u64.to_ne_bytes());
         }
         for thread in self.threads {

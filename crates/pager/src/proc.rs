@@ -85,11 +85,15 @@ impl Proc {
         (all > 0).then(|| Resident { anonymous: all.saturating_sub(shared) * page, shared: shared * page })
     }
 
-    /// Calls `each` with every mapping that may hold pages we can move: private, anonymous, writable, of small pages.
-    pub fn mappings(&self, mut each: impl FnMut(Mapping)) -> io::Result<()> {
+    /// The first mapping at or behind an address that may hold pages we can move: private, anonymous, writable, of small
+    /// pages. `None` at the end.
+    ///
+    /// # Errors
+    /// ENOTTY before kernel 6.11; ESRCH when the process has ended.
+    pub fn mapping_at(&self, address: u64) -> io::Result<Option<Mapping>> {
         let flags = procmap_query_flags::PROCMAP_QUERY_COVERING_OR_NEXT_VMA as u64
             | procmap_query_flags::PROCMAP_QUERY_VMA_WRITABLE as u64;
-        let mut address = 0;
+        let mut address = address;
         loop {
             // SAFETY: all zeros is a valid structure of integers.
             let mut query: procmap_query = unsafe { std::mem::zeroed() };
@@ -98,18 +102,34 @@ impl Proc {
             query.query_addr = address;
             match ioctl(&self.maps, PROCMAP_QUERY, &mut query) {
                 Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
-                Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
-                    return self.mappings_by_text(each);
-                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
                 Err(error) => return Err(error),
             }
             let shared = query.vma_flags & procmap_query_flags::PROCMAP_QUERY_VMA_SHARED as u64 != 0;
             let is_file = query.inode != 0 || query.dev_major != 0 || query.dev_minor != 0;
             if !shared && !is_file && query.vma_page_size == PAGE_SIZE as u64 {
-                each(Mapping { start: query.vma_start, end: query.vma_end });
+                return Ok(Some(Mapping { start: query.vma_start, end: query.vma_end }));
             }
             address = query.vma_end;
+        }
+    }
+
+    /// Calls `each` with every mapping that may hold pages we can move.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn mappings(&self, mut each: impl FnMut(Mapping)) -> io::Result<()> {
+        let mut address = 0;
+        loop {
+            match self.mapping_at(address) {
+                Ok(Some(mapping)) => {
+                    each(mapping);
+                    address = mapping.end;
+                }
+                Ok(None) => return Ok(()),
+                Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => return self.mappings_by_text(each),
+                Err(error) => return Err(error),
+            }
         }
     }
 

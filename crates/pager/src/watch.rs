@@ -12,7 +12,8 @@ use zswap::{Counter, PAGE_SIZE};
 use crate::Shared;
 use crate::budget::Sample;
 use crate::link::{self, Process, Stage};
-use crate::memory::Memory;
+use crate::memory::{Inner, Memory};
+use crate::proc::Mapping;
 use crate::table::{State, page_of};
 
 /// How long after a page was given up it is sure that the kernel dropped it. The kernel tells before it drops, with no
@@ -91,7 +92,8 @@ impl Shared {
                 *memory.hands.lock() = None;
             }
         }
-        for memory in self.books.lock().memories() {
+        let memories = self.books.lock().memories();
+        for memory in memories {
             if memory.uffd.is_dead(memory.probe) {
                 self.end(&memory);
             }
@@ -185,12 +187,8 @@ impl Shared {
         if inner.draining || inner.blind_until.is_some_and(|until| Instant::now() < until) {
             return 0;
         }
-        for (start, end) in inner.unregistered(start, end) {
-            if memory.uffd.register(start, end).is_err() {
-                // Not for us: special memory, or another userfaultfd has it, or it is gone already.
-                return 0;
-            }
-            inner.add_region(start, end);
+        if !inner.unregistered(start, end).is_empty() && !register(memory, &mut inner, process, start, end) {
+            return 0;
         }
         let now = self.seconds();
         let mut fresh = Vec::new();
@@ -214,4 +212,39 @@ impl Shared {
         inner.resident += fresh.len();
         fresh.len()
     }
+}
+
+/// Registers a mapping, whole: a part alone would make two mappings of it, and the program would be told when it moves both
+/// at once. Mappings that touch it on either side are registered with it, so that the kernel can join them.
+fn register(memory: &Memory, inner: &mut Inner, process: &Process, start: u64, end: u64) -> bool {
+    // The list it is from may be old by now.
+    let is_the_same = |mapping: Mapping| mapping.start == start && mapping.end == end;
+    match process.proc.mapping_at(start) {
+        Ok(found) if !found.is_some_and(is_the_same) => return false,
+        _ => {}
+    }
+    if memory.uffd.register(start, end).is_err() {
+        // Not for us: special memory, or another userfaultfd has it, or it is gone already.
+        return false;
+    }
+    inner.add_region(start, end);
+    let mut behind = end;
+    while let Ok(Some(next)) = process.proc.mapping_at(behind)
+        && next.start <= behind
+        && memory.uffd.register(behind, next.end).is_ok()
+    {
+        inner.add_region(behind, next.end);
+        behind = next.end;
+    }
+    let page = PAGE_SIZE as u64;
+    let mut front = start;
+    while let Ok(Some(before)) = process.proc.mapping_at(front - page)
+        && before.start < front
+        && before.end >= front
+        && memory.uffd.register(before.start, front).is_ok()
+    {
+        inner.add_region(before.start, front);
+        front = before.start;
+    }
+    true
 }
