@@ -77,10 +77,15 @@ impl Evictor {
                 if shared.unknown_bytes() > shared.budget.step() {
                     shared.discover(false);
                 }
-                let moved = self.batch();
-                if moved > 0 {
+                let deferred = shared.counters.deferred_pages.get();
+                if self.batch() > 0 {
                     idle = 0;
                     shared.budget.gave_up.store(false, Relaxed);
+                    continue;
+                }
+                if shared.counters.deferred_pages.get() != deferred {
+                    // An event is unread; its reader needs the lock that this thread takes again and again.
+                    std::thread::sleep(Duration::from_micros(50));
                     continue;
                 }
                 // The queues are empty or hold nothing that can go: look for pages that nobody told us of.
