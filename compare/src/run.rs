@@ -1,0 +1,200 @@
+//! `uzswap run` against the kernel's zswap, at equal total memory: what the kernel's memory cgroup allows plus what its pool
+//! takes beside that is our cap, and in our cap everything counts.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::median;
+use crate::touch::ORDERS;
+
+const ROUNDS: usize = 3;
+/// Working set and the kernel's cap, in MiB.
+const WORKING_SET: u64 = 256;
+const KERNEL_CAP: u64 = 96;
+/// No run takes this long.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// A file of the kernel's that is put back as it was.
+struct Restored {
+    path: PathBuf,
+    before: String,
+}
+
+impl Restored {
+    fn set(path: &str, value: &str) -> Restored {
+        let before = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        fs::write(path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
+        Restored { path: path.into(), before: before.trim().to_owned() }
+    }
+}
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.path, &self.before);
+    }
+}
+
+/// The kernel's zswap in front of a swap file on this disk, and a memory cgroup.
+pub struct Kernel {
+    swap: PathBuf,
+    cgroup: PathBuf,
+    _zswap: Vec<Restored>,
+}
+
+impl Kernel {
+    /// Turns it on.
+    pub fn start(compressor: &str) -> Kernel {
+        let swap = std::env::temp_dir().join(format!("uzswap-compare-{}.swap", std::process::id()));
+        let quiet = |command: &mut Command| {
+            let out = command.output().expect("the command runs");
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        };
+        quiet(Command::new("dd").args(["if=/dev/zero", "bs=1M", "count=1024"]).arg(format!("of={}", swap.display())));
+        quiet(Command::new("chmod").arg("600").arg(&swap));
+        quiet(Command::new("mkswap").arg(&swap));
+        let set = |name: &str, value: &str| Restored::set(&format!("/sys/module/zswap/parameters/{name}"), value);
+        let zswap = vec![set("compressor", compressor), set("enabled", "Y")];
+        let cgroup = PathBuf::from(format!("/sys/fs/cgroup/memory/uzswap-compare-{}", std::process::id()));
+        fs::create_dir(&cgroup).expect("a cgroup can be made");
+        fs::write(cgroup.join("memory.swappiness"), "100").expect("the cgroup takes it");
+        let kernel = Kernel { swap, cgroup, _zswap: zswap };
+        quiet(Command::new("swapon").arg(&kernel.swap));
+        kernel
+    }
+
+    /// Runs a command under `cap` bytes. Returns what it printed, its seconds, and the peak of the pool in bytes.
+    pub fn run(&self, cap: u64, command: &mut Command) -> (String, f64, u64) {
+        fs::write(self.cgroup.join("memory.limit_in_bytes"), cap.to_string()).expect("the limit can be set");
+        let procs = std::ffi::CString::new(self.cgroup.join("cgroup.procs").into_os_string().into_encoded_bytes())
+            .expect("no zero in it");
+        // SAFETY: open, write and close only, of a string made before the fork.
+        unsafe {
+            command.pre_exec(move || {
+                let fd = libc::open(procs.as_ptr(), libc::O_WRONLY);
+                let written = libc::write(fd, c"0".as_ptr().cast(), 1);
+                libc::close(fd);
+                if written == 1 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+            });
+        }
+        timed(command, kernel_pool)
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        let _ = Command::new("swapoff").arg(&self.swap).output();
+        let _ = fs::remove_file(&self.swap);
+        for _ in 0..100 {
+            if fs::remove_dir(&self.cgroup).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Bytes of the kernel's zswap pool.
+fn kernel_pool() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Zswap:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) << 10
+}
+
+/// Runs a command: its output, its seconds, and the largest value that `sample` had meanwhile.
+fn timed(command: &mut Command, sample: impl Fn() -> u64) -> (String, f64, u64) {
+    let begun = Instant::now();
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
+    let mut peak = 0;
+    let mut ended = None;
+    while begun.elapsed() < LIMIT {
+        if let Some(status) = child.try_wait().expect("it can be waited for") {
+            ended = Some(status);
+            break;
+        }
+        peak = peak.max(sample());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let Some(status) = ended else {
+        let _ = child.kill();
+        panic!("{command:?} did not end in {LIMIT:?}");
+    };
+    let mut text = String::new();
+    if let Some(mut out) = child.stdout.take() {
+        let _ = out.read_to_string(&mut text);
+    }
+    if !status.success() {
+        println!("{command:?}: {status}");
+        text.clear();
+    }
+    (text, seconds, peak)
+}
+
+/// `uzswap run` of this build, under `cap` bytes.
+fn ours(cap: u64, program: &Path, args: &[String]) -> (String, f64, f64) {
+    let stats = std::env::temp_dir().join(format!("uzswap-compare-{}.json", std::process::id()));
+    let uzswap = std::env::current_exe().expect("we run").with_file_name("uzswap");
+    let mut command = Command::new(uzswap);
+    command.args(["run", "--memory", &cap.to_string(), "--stats"]).arg(&stats).arg("--").arg(program).args(args);
+    let (text, seconds, _) = timed(&mut command, || 0);
+    let object = fs::read_to_string(&stats).unwrap_or_default();
+    let _ = fs::remove_file(&stats);
+    let peak = object
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("\"peak_total_bytes\": "))
+        .and_then(|value| value.trim_end_matches(',').parse::<u64>().ok())
+        .unwrap_or(0);
+    (text, seconds, peak as f64 / cap as f64)
+}
+
+/// What the program printed; `None`: it was killed.
+fn per_touch(text: &str) -> Option<f64> {
+    text.split(' ').next().and_then(|number| number.parse().ok())
+}
+
+/// Prints all of it for the pages in one file.
+pub fn run(file: &str) {
+    let this = std::env::current_exe().expect("we run");
+    // In the page cache, charged to us and not to the program.
+    let _ = fs::read(file).expect("the file of pages can be read");
+    let kernel = Kernel::start("lzo");
+    println!("working set {WORKING_SET} MiB, kernel's cap {KERNEL_CAP} MiB + its pool = ours; {ROUNDS} rounds in turn; load {}",
+        fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
+    println!("{:<12} {:>14} {:>14} {:>8}  {:<22} peak of ours / cap", "order", "kernel ns", "uzswap ns", "ratio", "(each round)");
+    for order in ORDERS {
+        let touches = if order == "sequential" { 200_000 } else { 400_000 };
+        let args: Vec<String> =
+            ["touch", order, &WORKING_SET.to_string(), &touches.to_string(), file].map(str::to_owned).to_vec();
+        let (mut theirs, mut own, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut peaks, mut caps) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let (text, _, pool) = kernel.run(KERNEL_CAP << 20, Command::new(&this).args(&args));
+            let Some(kernel_ns) = per_touch(&text) else { continue };
+            let (text, _, peak) = ours((KERNEL_CAP << 20) + pool, &this, &args);
+            let Some(our_ns) = per_touch(&text) else { continue };
+            theirs.push(kernel_ns);
+            own.push(our_ns);
+            ratios.push(our_ns / kernel_ns);
+            peaks.push(peak);
+            caps.push(((KERNEL_CAP << 20) + pool) as f64 / f64::from(1 << 20));
+        }
+        if ratios.is_empty() {
+            println!("{order:<12} no round ended for both");
+            continue;
+        }
+        let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+        println!(
+            "{order:<12} {:>14.0} {:>14.0} {:>8.2}  {:<22} {:.3} of {:.0} MiB",
+            median(theirs).0,
+            median(own).0,
+            median(ratios).0,
+            each.join(" "),
+            median(peaks).2,
+            median(caps).0
+        );
+    }
+}
