@@ -53,10 +53,15 @@ impl Kernel {
             let out = command.output().expect("the command runs");
             assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         };
-        quiet(Command::new("dd").args(["if=/dev/zero", "bs=1M", "count=1024"]).arg(format!("of={}", swap.display())));
+        quiet(
+            Command::new("dd")
+                .args(["if=/dev/zero", "bs=1M", "count=1024"])
+                .arg(format!("of={}", swap.display())),
+        );
         quiet(Command::new("chmod").arg("600").arg(&swap));
         quiet(Command::new("mkswap").arg(&swap));
-        let set = |name: &str, value: &str| Restored::set(&format!("/sys/module/zswap/parameters/{name}"), value);
+        let set =
+            |name: &str, value: &str| Restored::set(&format!("/sys/module/zswap/parameters/{name}"), value);
         let zswap = vec![set("compressor", compressor), set("enabled", "Y")];
         let cgroup = PathBuf::from(format!("/sys/fs/cgroup/memory/uzswap-compare-{}", std::process::id()));
         fs::create_dir(&cgroup).expect("a cgroup can be made");
@@ -69,8 +74,9 @@ impl Kernel {
     /// Runs a command under `cap` bytes. Returns what it printed, its seconds, and the peak of the pool in bytes.
     pub fn run(&self, cap: u64, command: &mut Command) -> (String, f64, u64) {
         fs::write(self.cgroup.join("memory.limit_in_bytes"), cap.to_string()).expect("the limit can be set");
-        let procs = std::ffi::CString::new(self.cgroup.join("cgroup.procs").into_os_string().into_encoded_bytes())
-            .expect("no zero in it");
+        let procs =
+            std::ffi::CString::new(self.cgroup.join("cgroup.procs").into_os_string().into_encoded_bytes())
+                .expect("no zero in it");
         // SAFETY: open, write and close only, of a string made before the fork.
         unsafe {
             command.pre_exec(move || {
@@ -139,7 +145,12 @@ fn ours(cap: u64, program: &Path, args: &[String]) -> (String, f64, f64) {
     let stats = std::env::temp_dir().join(format!("uzswap-compare-{}.json", std::process::id()));
     let uzswap = std::env::current_exe().expect("we run").with_file_name("uzswap");
     let mut command = Command::new(uzswap);
-    command.args(["run", "--memory", &cap.to_string(), "--stats"]).arg(&stats).arg("--").arg(program).args(args);
+    command
+        .args(["run", "--memory", &cap.to_string(), "--stats"])
+        .arg(&stats)
+        .arg("--")
+        .arg(program)
+        .args(args);
     let (text, seconds, _) = timed(&mut command, || 0);
     let object = fs::read_to_string(&stats).unwrap_or_default();
     let _ = fs::remove_file(&stats);
@@ -162,13 +173,19 @@ pub fn run(file: &str) {
     // In the page cache, charged to us and not to the program.
     let _ = fs::read(file).expect("the file of pages can be read");
     let kernel = Kernel::start("lzo");
-    println!("working set {WORKING_SET} MiB, kernel's cap {KERNEL_CAP} MiB + its pool = ours; {ROUNDS} rounds in turn; load {}",
-        fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
-    println!("{:<12} {:>14} {:>14} {:>8}  {:<22} peak of ours / cap", "order", "kernel ns", "uzswap ns", "ratio", "(each round)");
+    println!(
+        "working set {WORKING_SET} MiB, kernel's cap {KERNEL_CAP} MiB + its pool = ours; {ROUNDS} rounds in turn; load {}",
+        fs::read_to_string("/proc/loadavg").unwrap_or_default().trim()
+    );
+    println!(
+        "{:<12} {:>14} {:>14} {:>8}  {:<22} peak of ours / cap",
+        "order", "kernel ns", "uzswap ns", "ratio", "(each round)"
+    );
     for order in ORDERS {
         let touches = if order == "sequential" { 200_000 } else { 400_000 };
-        let args: Vec<String> =
-            ["touch", order, &WORKING_SET.to_string(), &touches.to_string(), file].map(str::to_owned).to_vec();
+        let args: Vec<String> = ["touch", order, &WORKING_SET.to_string(), &touches.to_string(), file]
+            .map(str::to_owned)
+            .to_vec();
         let (mut theirs, mut own, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         let (mut peaks, mut caps) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {

@@ -65,7 +65,8 @@ impl Zipf {
 /// Runs it, and prints nanoseconds a touch and how many there were.
 pub fn run(order: &str, mib: usize, touches: usize, file: &str) {
     let file = File::open(file).expect("the file of pages opens");
-    let source = usize::try_from(file.metadata().expect("it has a size").len()).expect("it is small") / PAGE_SIZE;
+    let source =
+        usize::try_from(file.metadata().expect("it has a size").len()).expect("it is small") / PAGE_SIZE;
     let count = (mib << 20) / PAGE_SIZE;
     let words = PAGE_SIZE / 8;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);

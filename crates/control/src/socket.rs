@@ -36,7 +36,8 @@ pub enum Request {
 pub type Reply = Result<(), (i32, String)>;
 
 impl Request {
-    fn parse(line: &str) -> Option<Request> {
+    /// Reads a request, its newline included. `None`: it is none.
+    pub fn parse(line: &str) -> Option<Request> {
         let line = line.strip_suffix('\n')?;
         if line == "swapoff" {
             return Some(Request::Swapoff);
@@ -45,7 +46,8 @@ impl Request {
         Some(Request::Set { name: name.to_owned(), value: value.to_owned() })
     }
 
-    fn line(&self) -> String {
+    /// The request as it is sent.
+    pub fn line(&self) -> String {
         match self {
             Request::Set { name, value } => format!("set {name} {value}\n"),
             Request::Swapoff => "swapoff\n".to_owned(),

@@ -127,7 +127,9 @@ impl Proc {
                     address = mapping.end;
                 }
                 Ok(None) => return Ok(()),
-                Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => return self.mappings_by_text(each),
+                Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
+                    return self.mappings_by_text(each);
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -22,7 +22,7 @@ use crate::store::Effort;
 pub enum Placed {
     /// Into the cache.
     Cache,
-    /// Into RAM, though the policy refused it: there is no device.
+    /// Into RAM, though the policy refused it: there is no device, or it failed.
     Fallback,
     /// Straight to the device, for this reason.
     Device(Refusal),
@@ -41,31 +41,36 @@ impl Zswap {
             Ok(()) => return Ok(Placed::Cache),
             Err(refusal) => refusal,
         };
+        // A device that failed is one that is not there: it takes nothing any more.
         let (exists, has_device) = {
             let state = area.state.lock();
             let on = state.on.as_ref().filter(|on| entry.offset < on.pages);
-            (on.is_some(), on.is_some_and(|on| on.device.is_some()))
+            let works = |on: &crate::area::On| on.device.as_ref().is_some_and(|it| it.error().is_none());
+            (on.is_some(), on.is_some_and(works))
         };
-        if has_device {
-            return self.write_through(area, entry, page).map(|()| Placed::Device(refusal)).map_err(
-                |error| {
-                    self.count(Counter::SwapOutFail);
-                    SwapOutError::Device(refusal, error)
-                },
-            );
-        }
+        let failed = if has_device {
+            match self.write_through(area, entry, page) {
+                Ok(()) => return Ok(Placed::Device(refusal)),
+                Err(error) => Some(error),
+            }
+        } else {
+            None
+        };
         let below_limit = self.held_bytes(&self.workers.one()) < self.max_bytes();
-        if exists && below_limit {
-            return match self.put(area, entry, page, Effort::LastResort) {
-                Ok(()) => Ok(Placed::Fallback),
-                Err(refusal) => {
-                    self.drop_entry(area, entry.offset);
-                    nowhere(refusal)
-                }
-            };
-        }
+        let kept = if exists && below_limit {
+            self.put(area, entry, page, Effort::LastResort)
+        } else {
+            Err(refusal)
+        };
+        let Err(last) = kept else { return Ok(Placed::Fallback) };
         self.drop_entry(area, entry.offset);
-        nowhere(if exists { Refusal::PoolLimit } else { Refusal::NoArea })
+        self.count(Counter::SwapOutFail);
+        Err(match failed {
+            Some(error) => SwapOutError::Device(refusal, error),
+            None if !exists => SwapOutError::NoDevice(Refusal::NoArea),
+            None if !below_limit => SwapOutError::NoDevice(Refusal::PoolLimit),
+            None => SwapOutError::NoDevice(last),
+        })
     }
 
     /// Writes a refused page to the device. Its slot is noted as being written from the moment its older content is

@@ -311,10 +311,14 @@ fn a_failed_device_says_so_and_takes_nothing_more() {
     }
     assert_eq!(write_all_back(&cache), 0);
     assert_eq!(cache.swap_out(at(1), &compressible(99)), Ok(Placed::Cache), "the pool still takes pages");
+    // A page that the policy refuses is kept in RAM while that lasts, as without a device.
+    assert_eq!(cache.swap_out(at(33), &incompressible(99)), Ok(Placed::Fallback));
+    expect(&cache, 33, &incompressible(99), Source::Cache);
+    cache.set(Param::MaxPoolBytes, "4096").unwrap();
     let error = cache.swap_out(at(33), &incompressible(99)).unwrap_err();
-    let latched = DeviceError::Latched(libc::ENOSPC);
-    assert_eq!(error, SwapOutError::Device(Refusal::CompressFail, latched));
+    assert_eq!(error, SwapOutError::NoDevice(Refusal::PoolLimit));
     expect_absent(&cache, 33);
+    cache.set(Param::MaxPoolBytes, "0").unwrap();
     cache.invalidate_range(at(0), SLOTS);
     assert!(cache.flush(TYPE).is_err());
     assert_eq!(device.inner().counts(), before, "the device was asked again");
@@ -341,10 +345,18 @@ fn a_failed_direct_write_leaves_no_page_and_a_failed_read_keeps_it() {
     cache.store(at(1), &compressible(1)).unwrap();
     cache.set(Param::Enabled, "N").unwrap();
     device.fail(Op::Write, 0, Lasting::Once, libc::EIO);
+    cache.set(Param::MaxPoolBytes, "4096").unwrap();
     let failed = SwapOutError::Device(Refusal::Disabled, DeviceError::Io(libc::EIO));
     assert_eq!(cache.swap_out(at(1), &compressible(2)), Err(failed));
     expect_absent(&cache, 1);
     expect_empty(&cache);
+    // With room in RAM, that is where the page is after the write has failed.
+    let cache = on_device(&device);
+    cache.store(at(1), &compressible(1)).unwrap();
+    cache.set(Param::Enabled, "N").unwrap();
+    device.fail(Op::Write, 0, Lasting::Once, libc::EIO);
+    assert_eq!(cache.swap_out(at(1), &compressible(2)), Ok(Placed::Fallback));
+    expect(&cache, 1, &compressible(2), Source::Cache);
 }
 
 /// A device that gives back one bit wrong, while told to.

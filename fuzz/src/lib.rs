@@ -1,0 +1,5 @@
+//! What the fuzz targets check.
+
+pub mod codec;
+pub mod engine;
+pub mod outside;
