@@ -1,7 +1,7 @@
 //! The count of a pool's pages, and the rule for empty pages kept for reuse.
 //!
 //! A page that empties is likely to be needed again soon, and taking one from the system costs a microsecond, so a few
-//! stay resident: at most 64 pages a pool, and at most one for 32 that hold objects. They count as the pool's.
+//! stay resident: at most 1024 pages a pool (4 MiB), and at most one for 64 that hold objects. They count as the pool's.
 
 use std::sync::atomic::Ordering;
 
@@ -24,7 +24,7 @@ fn split(count: u64) -> (u64, u64) {
 
 /// The most idle pages beside `live` pages that hold objects.
 fn idle_limit(live: u64) -> u64 {
-    (live / 32).min(64)
+    (live / 64).min(1024)
 }
 
 impl Pages {
