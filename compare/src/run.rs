@@ -127,6 +127,7 @@ fn timed(command: &mut Command, sample: impl Fn() -> u64) -> (String, f64, u64) 
     let seconds = begun.elapsed().as_secs_f64();
     let Some(status) = ended else {
         let _ = child.kill();
+        let _ = child.wait();
         panic!("{command:?} did not end in {LIMIT:?}");
     };
     let mut text = String::new();

@@ -11,4 +11,5 @@ pub mod instance;
 pub mod machine;
 pub mod need;
 pub mod programs;
+pub mod under;
 pub mod wait;

@@ -147,6 +147,13 @@ impl Budget {
         }
     }
 
+    /// For the end: whoever waits looks again.
+    pub(crate) fn wake_all(&self) {
+        *self.wanted.lock() = true;
+        self.wake.notify_all();
+        self.room.notify_all();
+    }
+
     /// For the evictor: until there is something to do, at most `limit`.
     pub(crate) fn wait_for_work(&self, limit: Duration) -> bool {
         let mut wanted = self.wanted.lock();

@@ -25,18 +25,29 @@ use agent::protocol::{Action, BATCH, Command, Run};
 use parking_lot::MutexGuard;
 use zswap::PAGE_SIZE;
 
-use crate::Shared;
 use crate::link::{Done, Hands};
 use crate::memory::{Inner, Memory};
 use crate::policy::Candidate;
 use crate::table::{Page, State, address_of, page_of};
 use crate::uffd::Put;
+use crate::{SWAP_TYPE, Shared};
+
+/// `max_pool_bytes` where nothing but the cap limits the pool.
+const UNLIMITED: &str = "4611686018427387904";
+/// How long nobody tries again when nothing can leave.
+const LONG_PAUSE: Duration = Duration::from_millis(100);
+/// Rounds without anything gained before it is said that there is nothing to gain.
+const IDLE_ROUNDS: u64 = 20;
+/// A batch of which less than this share found a place gained nothing.
+const LEAST_SHARE: usize = 8;
 
 /// A page of a batch: its place in the staging area is its place in the list.
 struct Moving {
     page: Page,
     /// The errno of its move; 0: it is there.
     errno: u8,
+    /// It was noted where it is.
+    noted: bool,
 }
 
 pub(crate) struct Evictor {
@@ -70,12 +81,16 @@ impl Evictor {
             while shared.budget.estimate() > shared.budget.low() && !shared.stopping.load(Relaxed) {
                 if shared.budget.anonymous() < shared.budget.floor() {
                     shared.give_up();
-                    std::thread::sleep(Duration::from_millis(5));
+                    std::thread::park_timeout(LONG_PAUSE);
                     break;
                 }
                 // Memory that nobody told us of grows without waiting for us: it must be found before it is too much.
                 if shared.unknown_bytes() > shared.budget.step() {
                     shared.discover(false);
+                    if shared.unmanageable.load(Relaxed) > shared.budget.cap() / 16 {
+                        // It is in many small mappings.
+                        shared.discover(true);
+                    }
                 }
                 let deferred = shared.counters.deferred_pages.get();
                 if self.batch() > 0 {
@@ -90,19 +105,21 @@ impl Evictor {
                 }
                 // The queues are empty or hold nothing that can go: look for pages that nobody told us of.
                 let found = shared.discover(idle > 0);
+                idle += 1;
+                if idle > IDLE_ROUNDS {
+                    shared.give_up();
+                    std::thread::park_timeout(LONG_PAUSE);
+                    break;
+                }
                 if found == 0 {
-                    idle += 1;
-                    if idle > 20 {
-                        shared.budget.gave_up.store(true, Relaxed);
-                    }
-                    std::thread::sleep(Duration::from_millis(2.min(idle)));
+                    std::thread::park_timeout(Duration::from_millis(idle));
                     break;
                 }
             }
         }
     }
 
-    /// Moves one batch out. Returns how many pages.
+    /// Moves one batch out. Returns how many pages that gained.
     fn batch(&mut self) -> usize {
         // Queues can be full of candidates that are none any more; as many batches of those as there can be are passed over.
         let rounds = self.shared.books.lock().policy.len() / BATCH + 2;
@@ -153,7 +170,7 @@ impl Evictor {
         let mut moving: Vec<Moving> = candidates
             .iter()
             .filter(|candidate| inner.table.get(candidate.page) == State::Resident(candidate.stamp))
-            .map(|candidate| Moving { page: candidate.page, errno: 0 })
+            .map(|candidate| Moving { page: candidate.page, errno: 0, noted: false })
             .collect();
         moving.sort_unstable_by_key(|moving| moving.page);
         moving.dedup_by_key(|moving| moving.page);
@@ -193,26 +210,33 @@ impl Evictor {
             Done::Gone => return 0,
         }
         let moved = self.read(memory, &mut inner, proc, hands, &mut moving, candidates);
-        let Some(moved) = moved else { return 0 };
-        let Some(batch) = inner.batch.clone() else { return 0 };
+        let batch = inner.batch.clone();
         drop(inner);
+        let (Some(moved), Some(batch)) = (moved, batch) else {
+            self.unshare(memory, hands, &moving);
+            return 0;
+        };
         shared.counters.evicted_pages.add(moved);
-        let stored = store(&shared, &moving, &batch);
+        let stored = shared.store(&moving, &batch);
+        let gained = stored.iter().flatten().count();
         let mut inner = memory.inner.lock();
-        self.note(memory, &mut inner, &moving, &stored, &batch);
+        while !self.note(memory, &mut inner, &mut moving, &stored, &batch) {
+            // An event keeps pages from going back, and whoever reads it needs the lock.
+            MutexGuard::unlocked(&mut inner, || std::thread::sleep(Duration::from_micros(200)));
+        }
         inner.batch = None;
         memory.settled.notify_all();
         drop(inner);
         self.buffer = Arc::try_unwrap(batch).unwrap_or_default();
         if hands.owes_reply {
             // It empties the area when it runs again, before it is told anything else.
-            shared.budget.sub((moved * PAGE_SIZE) as u64);
-            return moved;
+            shared.budget.sub((gained * PAGE_SIZE) as u64);
+            return if gained * LEAST_SHARE < moved { 0 } else { gained };
         }
         let _ = hands.order(&self.order(Action::Empty, &[]));
         shared.measure();
         self.unshare(memory, hands, &moving);
-        moved
+        if gained * LEAST_SHARE < moved { 0 } else { gained }
     }
 
     /// An order over the pages of a batch.
@@ -305,18 +329,19 @@ impl Evictor {
         Some(moved)
     }
 
-    /// Notes where the pages are now.
+    /// Notes where the pages are now. `false`: some that found no place cannot go back yet; call it again.
     fn note(
         &self,
         memory: &Memory,
         inner: &mut Inner,
-        moving: &[Moving],
+        moving: &mut [Moving],
         stored: &[Option<u32>],
         batch: &[[u8; PAGE_SIZE]],
-    ) {
+    ) -> bool {
         let shared = &self.shared;
+        let mut is_done = true;
         for ((at, moving), slot) in (0u32..).zip(moving).zip(stored) {
-            if moving.errno != 0 {
+            if moving.errno != 0 || moving.noted {
                 continue;
             }
             let is_out = inner.table.get(moving.page) == State::Busy(at);
@@ -327,28 +352,25 @@ impl Evictor {
                 // It was wanted back or given up while it was on its way.
                 Some(slot) => shared.release(*slot),
                 None if is_out => {
-                    // Nowhere to put it: it goes back.
                     let content = batch.get(at as usize).map(std::slice::from_ref).unwrap_or_default();
-                    let mut outcome = memory.uffd.copy(address_of(moving.page), content);
-                    for _ in 0..1000 {
-                        if !matches!(outcome, Put::Again(_) | Put::NoMemory) {
-                            break;
+                    match memory.uffd.copy(address_of(moving.page), content) {
+                        Put::Again(_) | Put::NoMemory => {
+                            is_done = false;
+                            continue;
                         }
-                        std::thread::sleep(Duration::from_millis(1));
-                        outcome = memory.uffd.copy(address_of(moving.page), content);
+                        Put::Exists(_) | Put::Gone => memory.uffd.wake(address_of(moving.page), 1),
+                        Put::Done | Put::Dead => {}
                     }
-                    let stamp = shared.books.lock().policy.admit(memory.number, moving.page, None);
+                    // It is not to be tried again soon.
+                    let stamp = shared.books.lock().policy.admit(memory.number, moving.page, Some(0));
                     inner.table.set(moving.page, State::Resident(stamp));
                     inner.resident += 1;
-                    if matches!(outcome, Put::Again(_) | Put::NoMemory) {
-                        shared
-                            .tell("no memory to give a page back; ending the program rather than losing it");
-                        shared.kill(memory);
-                    }
                 }
                 None => {}
             }
+            moving.noted = true;
         }
+        is_done
     }
 
     fn put_back(&self, _: &Memory, candidates: &[Candidate]) {
@@ -360,13 +382,13 @@ impl Evictor {
 
     /// Pages shared since a fork cannot be moved until they are the process's own.
     fn unshare(&mut self, memory: &Memory, hands: &mut Hands, moving: &[Moving]) {
-        if !memory.inner.lock().has_forked {
+        if !memory.has_forked.load(Relaxed) {
             return;
         }
         let busy: Vec<_> = moving
             .iter()
             .filter(|moving| i32::from(moving.errno) == libc::EBUSY)
-            .map(|moving| Moving { page: moving.page, errno: 0 })
+            .map(|moving| Moving { page: moving.page, errno: 0, noted: false })
             .collect();
         if !busy.is_empty() {
             let _ = hands.order(&self.order(Action::Unshare, &busy));
@@ -374,18 +396,41 @@ impl Evictor {
     }
 }
 
-/// Puts the moved pages into the cache. A page that finds no place there has none in the list.
-fn store(shared: &Shared, moving: &[Moving], batch: &[[u8; PAGE_SIZE]]) -> Vec<Option<u32>> {
-    let mut stored = Vec::with_capacity(moving.len());
-    for (moving, content) in moving.iter().zip(batch) {
-        let slot = if moving.errno == 0 { shared.books.lock().slots.allocate() } else { None };
-        stored.push(slot.filter(|&slot| {
-            let placed = shared.cache.swap_out(shared.entry(slot), content);
-            if placed.is_err() {
-                shared.release(slot);
-            }
-            placed.is_ok()
-        }));
+impl Shared {
+    /// Puts the moved pages into the cache. A page that finds no place there has none in the list.
+    fn store(&self, moving: &[Moving], batch: &[[u8; PAGE_SIZE]]) -> Vec<Option<u32>> {
+        let has_device = self.has_device();
+        let mut stored = Vec::with_capacity(moving.len());
+        for (moving, content) in moving.iter().zip(batch) {
+            let slot = if moving.errno == 0 { self.books.lock().slots.allocate() } else { None };
+            stored.push(slot.filter(|&slot| {
+                // Without a device, a page that does not compress takes as much memory out there as in the program.
+                let placed = if has_device {
+                    self.cache.swap_out(self.entry(slot), content).is_ok()
+                } else {
+                    self.cache.store(self.entry(slot), content).is_ok()
+                };
+                if !placed {
+                    self.release(slot);
+                }
+                placed
+            }));
+        }
+        stored
     }
-    stored
+
+    /// Whether there is a swap file that works. When it fails, what stays in memory is not limited any more by what could
+    /// be written out.
+    fn has_device(&self) -> bool {
+        if !self.with_device.load(Relaxed) {
+            return false;
+        }
+        let Some(errno) = self.cache.device_error(SWAP_TYPE) else { return true };
+        if self.with_device.swap(false, Relaxed) {
+            let why = std::io::Error::from_raw_os_error(errno);
+            self.tell(&format!("the swap file failed ({why}); the program goes on in memory"));
+            let _ = self.cache.set(zswap::Param::MaxPoolBytes, UNLIMITED);
+        }
+        false
+    }
 }

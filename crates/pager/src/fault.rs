@@ -7,6 +7,7 @@
 //! its user gets SIGBUS, as for memory that the hardware lost.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
@@ -369,8 +370,8 @@ impl Server {
     /// The child has the same pages out; it is served from the same slots.
     fn fork(&self, inner: &mut Inner, child: OwnedFd) {
         self.shared.counters.forks.add(1);
-        inner.has_forked = true;
-        let mut copy = Inner { has_forked: true, regions: inner.regions.clone(), ..Inner::default() };
+        self.memory.has_forked.store(true, Relaxed);
+        let mut copy = Inner { regions: inner.regions.clone(), ..Inner::default() };
         let mut books = self.shared.books.lock();
         inner.table.for_each(|page, state| {
             if let State::Slot(slot) = state {

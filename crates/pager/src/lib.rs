@@ -73,6 +73,8 @@ pub struct Config {
     pub cache: Arc<Zswap>,
     /// Pages of swap type 0.
     pub slots: u32,
+    /// Whether swap type 0 has a device.
+    pub with_device: bool,
     /// Where agents connect; nothing is there yet.
     pub socket: PathBuf,
     /// Told what the user should know, a line at a time.
@@ -133,6 +135,8 @@ pub(crate) struct Shared {
     /// Anonymous bytes left after the last look for pages that nobody told us of.
     unmanageable: AtomicU64,
     tell: Box<dyn Fn(&str) + Send + Sync>,
+    /// There is a swap file, and it has not failed.
+    with_device: AtomicBool,
     told_full: AtomicBool,
     told_refused: AtomicBool,
     servers: Mutex<Vec<JoinHandle<()>>>,
@@ -169,7 +173,7 @@ impl Shared {
     }
 
     /// A memory is ours from now on.
-    fn enter(&self, uffd: Uffd, probe: u64, inner: Inner) -> Option<Arc<Memory>> {
+    fn enter(&self, uffd: Uffd, probe: u64, inner: Inner, forked: bool) -> Option<Arc<Memory>> {
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let ended = rustix::event::eventfd(0, flags).ok()?;
         let memory = self.books.lock().enter(|number| Memory {
@@ -180,6 +184,7 @@ impl Shared {
             settled: Condvar::new(),
             proc: OnceLock::new(),
             hands: Mutex::new(None),
+            has_forked: AtomicBool::new(forked),
             ended,
         })?;
         self.counters.memories.add(1);
@@ -202,7 +207,7 @@ impl Shared {
 
     /// The memory of a forked child.
     fn adopt(&self, uffd: Uffd, probe: u64, inner: Inner) {
-        if self.enter(uffd, probe, inner).is_none() {
+        if self.enter(uffd, probe, inner, true).is_none() {
             self.tell("a forked process cannot be served: out of threads or descriptors");
         }
     }
@@ -288,6 +293,7 @@ impl Pager {
             stopping: AtomicBool::new(false),
             unmanageable: AtomicU64::new(0),
             tell: config.tell,
+            with_device: AtomicBool::new(config.with_device),
             told_full: AtomicBool::new(false),
             told_refused: AtomicBool::new(false),
             servers: Mutex::new(Vec::new()),
@@ -331,6 +337,7 @@ impl Pager {
     /// Ends it: what is out comes back, and processes that still run go on without us.
     pub fn stop(self) {
         self.shared.stopping.store(true, Relaxed);
+        self.shared.budget.wake_all();
         self.shared.drain();
         self.shared.cache.stop_shrink_worker();
         let memories = self.shared.books.lock().memories();
@@ -338,6 +345,7 @@ impl Pager {
             let _ = rustix::io::write(&memory.ended, &1u64.to_ne_bytes());
         }
         for thread in self.threads {
+            thread.thread().unpark();
             let _ = thread.join();
         }
         let servers = std::mem::take(&mut *self.shared.servers.lock());

@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use agent::protocol::{self, Command, Hello, Means, Ready, Reply, Welcome};
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zswap::PAGE_SIZE;
 
-use crate::memory::Memory;
+use crate::memory::{Inner, Memory};
 use crate::proc::Proc;
 use crate::uffd::{FEATURES, Uffd};
 use crate::{PagerError, Shared};
@@ -20,6 +21,9 @@ use crate::{PagerError, Shared};
 const ORDER_LIMIT: Duration = Duration::from_millis(25);
 /// How long a process may take to make its userfaultfd, once it was asked.
 const WELCOME_LIMIT: Duration = Duration::from_millis(50);
+
+/// How long it is taken for true how much of a process is shared.
+const SHARE_AGE: Duration = Duration::from_millis(50);
 
 /// The connection of one agent.
 pub(crate) struct Hands {
@@ -84,6 +88,8 @@ pub(crate) struct Process {
     pub(crate) proc: Proc,
     pub(crate) pid: u32,
     pub(crate) state: Mutex<Stage>,
+    /// What a forked process has for itself, of each 1024 resident bytes, and when that was looked at.
+    pub(crate) share: Mutex<Option<(u64, Instant)>>,
 }
 
 /// How far the acquaintance went.
@@ -99,6 +105,36 @@ pub(crate) enum Stage {
 }
 
 impl Process {
+    /// Whether pages of it may be another process's too.
+    fn may_share(&self) -> bool {
+        // Whoever holds the state is getting to know it; the next look will tell.
+        self.state.try_lock().is_some_and(|state| match &*state {
+            Stage::Known(hands) | Stage::Asked(hands) => hands.hello.forked != 0,
+            Stage::Refused(_) => true,
+            Stage::Managed(memory) => memory.has_forked.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Its anonymous bytes, pages that it shares counted in parts.
+    pub(crate) fn anonymous(&self, resident: u64) -> u64 {
+        /// Parts that a share is told in.
+        const PARTS: u64 = 1024;
+        if !self.may_share() {
+            return resident;
+        }
+        let Some(mut share) = self.share.try_lock() else { return resident };
+        let parts = match *share {
+            Some((parts, at)) if at.elapsed() < SHARE_AGE => parts,
+            _ => {
+                let own = self.proc.proportional().unwrap_or(resident);
+                let parts = (own * PARTS).checked_div(resident).unwrap_or(PARTS).min(PARTS);
+                *share = Some((parts, Instant::now()));
+                parts
+            }
+        };
+        resident / PARTS * parts
+    }
+
     /// Whether its agent is gone: the process ended, or executes another program.
     pub(crate) fn is_gone(&self) -> bool {
         let gone = |socket: BorrowedFd<'_>| {
@@ -125,7 +161,12 @@ pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> io::Result<Process> {
     }
     shared.counters.processes.add(1);
     let hands = Hands { socket, hello, owes_reply: false };
-    Ok(Process { proc: Proc::open(pid)?, pid, state: Mutex::new(Stage::Known(hands)) })
+    Ok(Process {
+        proc: Proc::open(pid)?,
+        pid,
+        state: Mutex::new(Stage::Known(hands)),
+        share: Mutex::new(None),
+    })
 }
 
 /// Takes a process's memory under management, if it can be. Returns it when it is.
@@ -172,8 +213,8 @@ pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memo
     match receive::<Ready>(hands.socket.as_fd(), WELCOME_LIMIT) {
         Ok((Ready { errno: 0, .. }, Some(uffd))) => {
             rustix::io::ioctl_fionbio(&uffd, true).ok()?;
-            let memory =
-                shared.enter(Uffd::from(uffd), hands.hello.probe, crate::memory::Inner::default())?;
+            let forked = hands.hello.forked != 0;
+            let memory = shared.enter(Uffd::from(uffd), hands.hello.probe, Inner::default(), forked)?;
             let _ = Proc::open(process.pid).map(|proc| memory.proc.set(proc));
             *memory.hands.lock() = Some(hands);
             *state = Stage::Managed(memory.clone());

@@ -7,6 +7,7 @@
 //! Lock order: [`Hands`] (of one memory), then its [`Inner`], then the books.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -37,6 +38,8 @@ pub(crate) struct Memory {
     pub(crate) proc: OnceLock<Proc>,
     /// The agent there.
     pub(crate) hands: Mutex<Option<Hands>>,
+    /// It was forked, or forked itself: some pages may be shared with another process.
+    pub(crate) has_forked: AtomicBool,
     /// An eventfd that ends its thread.
     pub(crate) ended: OwnedFd,
 }
@@ -52,8 +55,6 @@ pub(crate) struct Inner {
     pub(crate) streams: Streams,
     /// Pages in the state Resident.
     pub(crate) resident: usize,
-    /// It was forked, or forked itself: some pages may be shared with another process.
-    pub(crate) has_forked: bool,
     /// An event was read and waits for the batch to end: no other may begin.
     pub(crate) events_wait: bool,
     /// Pages found present before this are not taken for resident: one of them may be about to be dropped.

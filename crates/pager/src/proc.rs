@@ -85,6 +85,14 @@ impl Proc {
         (all > 0).then(|| Resident { anonymous: all.saturating_sub(shared) * page, shared: shared * page })
     }
 
+    /// Its anonymous memory, with each page that it shares with others (since a fork) divided among them. The kernel walks
+    /// all of it for that. `None`: it has none any more.
+    pub fn proportional(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:"))?;
+        Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+    }
+
     /// The first mapping at or behind an address that may hold pages we can move: private, anonymous, writable, of small
     /// pages. `None` at the end.
     ///

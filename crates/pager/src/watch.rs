@@ -41,7 +41,9 @@ impl Shared {
                 self.bury();
             }
             let room = self.budget.high().saturating_sub(self.budget.estimate());
-            std::thread::sleep(if room < self.budget.cap() / 4 { NEAR } else { FAR });
+            let pause = if room < self.budget.cap() / 4 { NEAR } else { FAR };
+            // The end unparks it.
+            std::thread::park_timeout(pause);
         }
     }
 
@@ -61,7 +63,7 @@ impl Shared {
         let mut sample = Sample::default();
         for process in &processes {
             if let Some(resident) = process.proc.resident() {
-                sample.anonymous += resident.anonymous;
+                sample.anonymous += process.anonymous(resident.anonymous);
                 sample.shared = sample.shared.max(resident.shared);
             }
         }

@@ -1,15 +1,19 @@
-//! A device whose first failure is final.
+//! A device whose first failure to take something is final.
 //!
-//! After a failed write or flush nobody can tell which pages the device holds (Linux drops the error of a lost
-//! write-back once it was reported), so a retry that works proves nothing. What this trades: one passing error takes the
-//! device away until it is opened anew. A call that was already under way when another failed may still succeed.
+//! After a failed write, flush or discard nobody can tell which pages the device holds (Linux drops the error of a lost
+//! write-back once it was reported), so a retry that works proves nothing: nothing is given to it any more. What this
+//! trades: one passing error takes the device away until it is opened anew. A call that was already under way when another
+//! failed may still succeed.
+//!
+//! Reading goes on. A page that was written before may well be there, its reader holds a checksum that tells, and not to
+//! look would lose it for certain. A failed read says nothing about other pages and latches nothing.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::{DeviceError, Page, SwapDevice};
 
-/// A device that, after one failed call, answers every later one with [`DeviceError::Latched`]. Pages out of range
-/// are the caller's mistake and latch nothing.
+/// A device that, after one failed write, flush or discard, answers every later one with [`DeviceError::Latched`]. Pages out
+/// of range are the caller's mistake and latch nothing.
 pub struct Latched<D> {
     device: D,
     /// The errno of the first failure; 0 before.
@@ -56,7 +60,7 @@ impl<D: SwapDevice> SwapDevice for Latched<D> {
     }
 
     fn read_page(&self, page: u64, out: &mut Page) -> Result<(), DeviceError> {
-        self.ask(|device| device.read_page(page, out))
+        self.device.read_page(page, out)
     }
 
     fn write_pages(&self, first: u64, data: &[Page]) -> Result<(), DeviceError> {

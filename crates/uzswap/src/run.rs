@@ -35,6 +35,10 @@ const SWAP_CAPS: u64 = 4;
 /// The share of the cap that compressed pages may take before the oldest go to the swap file.
 const POOL_SHARE: u64 = 2;
 
+/// Where the agent's file goes if nothing can be executed in the run directory.
+const ELSEWHERE: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+const AGENT_PREFIX: &str = "uzswap-agent-";
+
 /// Signals that are handed on to the program.
 const FORWARDED: [i32; 8] = [
     signals::SIGTERM,
@@ -82,7 +86,7 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
     };
     let mut options = Options::new(profile);
     // Without a swap file everything that is compressed stays; what the pool may take follows from the cap.
-    let pool = if swap.is_some() { cap / POOL_SHARE } else { u64::MAX >> 1 };
+    let pool = if swap.is_some() { cap / POOL_SHARE } else { u64::MAX >> 2 };
     if profile.params.iter().any(|(param, ..)| *param == Param::MaxPoolBytes) {
         options.params.push((Param::MaxPoolBytes.name().to_owned(), pool.to_string()));
     }
@@ -101,6 +105,7 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
         cap,
         cache: cache.clone(),
         slots,
+        with_device: swap.is_some(),
         socket: socket.clone(),
         tell: Box::new(|what| eprintln!("uzswap: run: {what}")),
     })
@@ -219,6 +224,7 @@ struct Home {
 
 impl Home {
     fn make() -> Result<Home, Failure> {
+        remove_what_the_dead_left();
         let dir = steer::root().join(format!("run-{}", std::process::id()));
         let cannot = |path: &Path| {
             let shown = path.display().to_string();
@@ -227,11 +233,12 @@ impl Home {
         fs::create_dir_all(&dir).map_err(cannot(&dir))?;
         // Programs may give up their rights and fork: the agent there comes back to this directory.
         let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o755));
-        let place = [dir.as_path(), Path::new("/tmp"), Path::new("/var/tmp"), Path::new("/dev/shm")]
+        let place = [dir.as_path()]
             .into_iter()
+            .chain(ELSEWHERE.map(Path::new))
             .find(|place| may_execute(place))
             .unwrap_or(&dir);
-        let agent = place.join(format!("uzswap-agent-{}.so", std::process::id()));
+        let agent = place.join(format!("{AGENT_PREFIX}{}.so", std::process::id()));
         let home = Home { dir, agent };
         // Never through a link or into a file that somebody else made.
         let _ = fs::remove_file(&home.agent);
@@ -261,6 +268,25 @@ impl Drop for Home {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.agent);
         let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Directories and agents of supervisors that were killed. Their programs ended with them.
+fn remove_what_the_dead_left() {
+    let is_dead =
+        |pid: &str| pid.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    for entry in entries(&steer::root()) {
+        if entry.file_name().to_str().and_then(|name| name.strip_prefix("run-")).is_some_and(is_dead) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    for entry in ELSEWHERE.into_iter().flat_map(|dir| entries(Path::new(dir))) {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(AGENT_PREFIX)?.strip_suffix(".so"));
+        if pid.is_some_and(is_dead) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 

@@ -103,11 +103,11 @@ fn a_closed_gate_does_not_strand_idle_pages() {
     let gate = open.clone();
     let grow: zpool::GrowGate = std::sync::Arc::new(move |_| gate.load(SeqCst));
     let pool = create("zsmalloc", &Config { grow: Some(grow), ..Config::default() }).unwrap();
-    let held: Vec<_> = (0..4096).map(|_| pool.malloc(PAGE_SIZE).unwrap()).collect();
+    let held: Vec<_> = (0..8192).map(|_| pool.malloc(PAGE_SIZE).unwrap()).collect();
     for &handle in &held[..64] {
         pool.free(handle).unwrap();
     }
-    assert_eq!(pool.total_pages(), 4096, "64 empty pages are kept");
+    assert_eq!(pool.total_pages(), 8192, "64 empty pages are kept");
     open.store(false, SeqCst);
     let pages = pool.total_pages();
     assert!(pool.malloc(PAGE_SIZE).is_ok(), "an idle page of its own class needs no leave to grow");

@@ -298,14 +298,17 @@ fn a_failed_device_says_so_and_takes_nothing_more() {
     assert_eq!(cache.counter(Counter::DeviceErrors), 1);
     assert_eq!(cache.counter(Counter::RejectReclaimFail), 32);
     assert_eq!(cache.counter(Counter::WrittenBackPages), 32);
-    let before = device.inner().counts();
-    // What only the device holds is not reported as present, nor as absent; the pool goes on.
+    // What it has taken before can be read, and is looked at with care; the pool goes on.
     for offset in 0..32 {
-        let error = peek(&cache, offset).unwrap_err();
-        assert_eq!(error, LoadError::Device(DeviceError::Latched(libc::ENOSPC)));
-        assert_eq!(error.errno(), libc::EIO);
-        assert!(cache.contains(at(offset)));
+        expect(&cache, offset, &compressible(u64::from(offset)), Source::Device);
     }
+    device.fail(Op::Read, 0, Lasting::Once, libc::EIO);
+    let error = peek(&cache, 3).unwrap_err();
+    assert_eq!(error, LoadError::Device(DeviceError::Io(libc::EIO)));
+    assert_eq!(error.errno(), libc::EIO);
+    assert!(cache.contains(at(3)), "not reported as absent");
+    expect(&cache, 3, &compressible(3), Source::Device);
+    let before = device.inner().counts();
     for offset in 32..64 {
         expect(&cache, offset, &compressible(u64::from(offset)), Source::Cache);
     }
@@ -321,7 +324,7 @@ fn a_failed_device_says_so_and_takes_nothing_more() {
     cache.set(Param::MaxPoolBytes, "0").unwrap();
     cache.invalidate_range(at(0), SLOTS);
     assert!(cache.flush(TYPE).is_err());
-    assert_eq!(device.inner().counts(), before, "the device was asked again");
+    assert_eq!(device.inner().counts(), before, "the device was given something again");
     expect_empty(&cache);
     // Off and on again, it is another device.
     cache.invalidate_area(TYPE);

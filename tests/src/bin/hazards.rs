@@ -1,0 +1,600 @@
+//! A program that does with its memory what makes paging hard, and checks every byte of it. It knows nothing of who pages it.
+//!
+//! `hazards NAME` ends with 0 and prints `NAME right`, or says what was wrong and aborts. Each case makes more memory than the
+//! cap it is run under and goes over it again and again, so that what it is about is out when it happens.
+
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+const PAGE: usize = 4096;
+const WORDS: usize = PAGE / 8;
+
+/// Private anonymous memory of its own.
+struct Memory {
+    base: NonNull<u64>,
+    pages: usize,
+}
+
+// SAFETY: plain memory; the cases that share it between threads share it by ranges that do not overlap.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+fn map(pages: usize, protection: i32, flags: i32) -> NonNull<u64> {
+    // SAFETY: new memory at an address of the kernel's choosing.
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), pages * PAGE, protection, flags, -1, 0) };
+    assert_ne!(base, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
+    NonNull::new(base.cast()).expect("not null")
+}
+
+const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+
+impl Memory {
+    fn new(mib: usize) -> Memory {
+        let pages = (mib << 20) / PAGE;
+        Memory { base: map(pages, READ_WRITE, PRIVATE), pages }
+    }
+
+    fn page(&self, page: usize) -> *mut u64 {
+        assert!(page < self.pages);
+        // SAFETY: within the mapping, checked above.
+        unsafe { self.base.as_ptr().add(page * WORDS) }
+    }
+
+    fn address(&self, page: usize) -> *mut libc::c_void {
+        self.page(page).cast()
+    }
+
+    /// Words that depend on the page and `version`: some of them all alike, so that pages compress.
+    fn fill(&self, page: usize, version: u64) {
+        for word in 0..WORDS {
+            // SAFETY: within the page.
+            unsafe { self.page(page).add(word).write_volatile(value(page, word, version)) };
+        }
+    }
+
+    fn fill_all(&self, version: u64) {
+        (0..self.pages).for_each(|page| self.fill(page, version));
+    }
+
+    fn check(&self, page: usize, version: u64) {
+        for word in 0..WORDS {
+            // SAFETY: within the page.
+            let seen = unsafe { self.page(page).add(word).read_volatile() };
+            let expected = value(page, word, version);
+            if seen != expected {
+                eprintln!("page {page} word {word}: {seen:#x} and not {expected:#x}");
+                std::process::abort();
+            }
+        }
+    }
+
+    fn check_all(&self, version: u64) {
+        (0..self.pages).for_each(|page| self.check(page, version));
+    }
+
+    fn check_zero(&self, page: usize) {
+        for word in 0..WORDS {
+            // SAFETY: within the page.
+            let seen = unsafe { self.page(page).add(word).read_volatile() };
+            if seen != 0 {
+                eprintln!("page {page} word {word}: {seen:#x} and not zero");
+                std::process::abort();
+            }
+        }
+    }
+
+    #[expect(clippy::mut_from_ref, reason = "it is the mapping that is lent, not the value that names it")]
+    fn bytes(&self, page: usize, len: usize) -> &mut [u8] {
+        assert!(page * PAGE + len <= self.pages * PAGE);
+        // SAFETY: within the mapping; each case uses a range by one name at a time.
+        unsafe { std::slice::from_raw_parts_mut(self.page(page).cast(), len) }
+    }
+}
+
+fn value(page: usize, word: usize, version: u64) -> u64 {
+    if version == 0 {
+        0
+    } else if word.is_multiple_of(16) {
+        (page as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ version << 20 ^ word as u64
+    } else {
+        version
+    }
+}
+
+/// Memory that pushes everything else out when it is swept.
+struct Ballast(Memory);
+
+impl Ballast {
+    fn new() -> Ballast {
+        let ballast = Ballast(Memory::new(96));
+        ballast.0.fill_all(3);
+        ballast
+    }
+
+    fn sweep(&self) {
+        self.0.check_all(3);
+    }
+}
+
+fn ok(result: libc::c_int, what: &str) {
+    assert_eq!(result, 0, "{what}: {}", std::io::Error::last_os_error());
+}
+
+fn random(state: &mut u64, below: usize) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    usize::try_from(*state >> 33).expect("31 bits") % below
+}
+
+/// Threads that read, write, give up, unmap and protect pages of their own part.
+fn churn() {
+    let memory = Memory::new(64);
+    memory.fill_all(1);
+    std::thread::scope(|scope| {
+        for part in 0..3 {
+            let memory = &memory;
+            scope.spawn(move || {
+                let (first, count) = (part * memory.pages / 3, memory.pages / 3);
+                let mut versions = vec![1u64; count];
+                let mut state = part as u64 + 1;
+                for step in 0..25_000u64 {
+                    let at = random(&mut state, count);
+                    let page = first + at;
+                    memory.check(page, versions[at]);
+                    match random(&mut state, 64) {
+                        0..24 => {
+                            versions[at] = step + 2;
+                            memory.fill(page, versions[at]);
+                        }
+                        24..27 => {
+                            // SAFETY: a page of this thread's part.
+                            ok(
+                                unsafe { libc::madvise(memory.address(page), PAGE, libc::MADV_DONTNEED) },
+                                "madvise",
+                            );
+                            versions[at] = 0;
+                        }
+                        27 => {
+                            // SAFETY: a page of this thread's part; mapped again before anybody touches it.
+                            unsafe {
+                                ok(libc::munmap(memory.address(page), PAGE), "munmap");
+                                let again = libc::mmap(
+                                    memory.address(page),
+                                    PAGE,
+                                    READ_WRITE,
+                                    PRIVATE | libc::MAP_FIXED_NOREPLACE,
+                                    -1,
+                                    0,
+                                );
+                                assert_eq!(
+                                    again,
+                                    memory.address(page),
+                                    "{}",
+                                    std::io::Error::last_os_error()
+                                );
+                            }
+                            versions[at] = 0;
+                        }
+                        28 => {
+                            // SAFETY: a page of this thread's part.
+                            unsafe {
+                                ok(libc::mprotect(memory.address(page), PAGE, libc::PROT_NONE), "mprotect");
+                                ok(libc::mprotect(memory.address(page), PAGE, READ_WRITE), "mprotect");
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+                for (at, version) in versions.iter().enumerate() {
+                    memory.check(first + at, *version);
+                }
+            });
+        }
+    });
+}
+
+/// System calls that read and write buffers that are out.
+fn calls() {
+    let ballast = Ballast::new();
+    let memory = Memory::new(4);
+    let mut file = tempfile::tempfile().expect("a file");
+    for round in 1..6u64 {
+        memory.fill_all(round);
+        ballast.sweep();
+        // write from, and read into, memory that is out.
+        file.rewind().expect("seek");
+        file.write_all(memory.bytes(0, 4 << 20)).expect("write");
+        memory.fill_all(100);
+        ballast.sweep();
+        file.rewind().expect("seek");
+        file.read_exact(memory.bytes(0, 4 << 20)).expect("read");
+        memory.check_all(round);
+        // A pipe, by vectors of many pieces.
+        let mut ends = [0; 2];
+        // SAFETY: two descriptors are written.
+        ok(unsafe { libc::pipe(ends.as_mut_ptr()) }, "pipe");
+        ballast.sweep();
+        let piece = |page: usize| libc::iovec { iov_base: memory.address(page), iov_len: 512 };
+        let pieces: Vec<_> = (0..16).map(|at| piece(at * 3)).collect();
+        // SAFETY: the vectors name memory of ours.
+        let sent = unsafe { libc::writev(ends[1], pieces.as_ptr(), 16) };
+        assert_eq!(sent, 16 * 512);
+        ballast.sweep();
+        let pieces: Vec<_> = (0..16).map(|at| piece(500 + at * 3)).collect();
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::readv(ends[0], pieces.as_ptr(), 16) }, 16 * 512);
+        for at in 0..16 {
+            assert_eq!(memory.bytes(at * 3, 512), memory.bytes(500 + at * 3, 512));
+        }
+        // SAFETY: both are ours.
+        unsafe {
+            libc::close(ends[0]);
+            libc::close(ends[1]);
+        }
+        // Messages over a socket.
+        let (mut one, mut other) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        ballast.sweep();
+        one.write_all(memory.bytes(7, PAGE)).expect("send");
+        other.read_exact(memory.bytes(900, PAGE)).expect("receive");
+        assert_eq!(memory.bytes(7, PAGE), memory.bytes(900, PAGE));
+    }
+    // A futex in a page that is out.
+    let word = Memory::new(1);
+    // SAFETY: the word lives as long as the case.
+    let word = unsafe { AtomicU32::from_ptr(word.page(3).cast()) };
+    ballast.sweep();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while word.load(SeqCst) == 0 {
+                // SAFETY: a wait on a word of ours.
+                unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, 0, 0, 0, 0) };
+            }
+        });
+        ballast.sweep();
+        word.store(1, SeqCst);
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX, 0, 0, 0) };
+    });
+}
+
+/// Direct reads land in pages while everything around them is on its way out.
+fn direct() {
+    let path = std::env::temp_dir().join(format!("hazards-{}", std::process::id()));
+    let source = Memory::new(8);
+    source.fill_all(5);
+    std::fs::write(&path, source.bytes(0, 8 << 20)).expect("a file");
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::File::options().read(true).custom_flags(libc::O_DIRECT).open(&path);
+    let file = file.or_else(|_| std::fs::File::open(&path)).expect("it opens");
+    let _ = std::fs::remove_file(&path);
+    let ballast = Ballast::new();
+    let target = Memory::new(8);
+    let done = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while done.load(SeqCst) == 0 {
+                ballast.sweep();
+            }
+        });
+        for round in 0..30 {
+            target.fill_all(100 + round);
+            for first in (0..target.pages).step_by(64) {
+                use std::os::unix::fs::FileExt;
+                file.read_exact_at(target.bytes(first, 64 * PAGE), (first * PAGE) as u64).expect("read");
+            }
+            for page in 0..target.pages {
+                assert!(target.bytes(page, PAGE) == source.bytes(page, PAGE), "page {page}");
+            }
+        }
+        done.store(1, SeqCst);
+    });
+}
+
+/// Content given up is gone, at once and for good.
+fn given_up() {
+    let ballast = Ballast::new();
+    let memory = Memory::new(16);
+    for round in 1..8 {
+        memory.fill_all(round);
+        ballast.sweep();
+        // SAFETY: all of it is ours.
+        ok(unsafe { libc::madvise(memory.address(0), 8 << 20, libc::MADV_DONTNEED) }, "madvise");
+        for page in 0..memory.pages / 2 {
+            memory.check_zero(page);
+        }
+        (memory.pages / 2..memory.pages).for_each(|page| memory.check(page, round));
+        memory.fill_all(round + 50);
+        // The kernel may drop these at any time, until they are written.
+        // SAFETY: as above.
+        ok(unsafe { libc::madvise(memory.address(0), 8 << 20, libc::MADV_FREE) }, "madvise");
+        (0..memory.pages / 4).for_each(|page| memory.fill(page, round + 90));
+        ballast.sweep();
+        (0..memory.pages / 4).for_each(|page| memory.check(page, round + 90));
+        for page in memory.pages / 4..memory.pages / 2 {
+            // SAFETY: within the page.
+            let first = unsafe { memory.page(page).read_volatile() };
+            assert!(first == 0 || first == value(page, 0, round + 50), "neither old nor zero");
+        }
+    }
+}
+
+/// Moved, grown and shrunk memory takes its content with it.
+fn moved() {
+    let ballast = Ballast::new();
+    let mut memory = Memory::new(8);
+    memory.fill_all(1);
+    for round in 1..20u64 {
+        ballast.sweep();
+        let (pages, grown) = (memory.pages, memory.pages + 300);
+        // SAFETY: the old addresses are used no more.
+        let base =
+            unsafe { libc::mremap(memory.address(0), pages * PAGE, grown * PAGE, libc::MREMAP_MAYMOVE) };
+        assert_ne!(base, libc::MAP_FAILED, "grow: {}", std::io::Error::last_os_error());
+        memory = Memory { base: NonNull::new(base.cast()).expect("not null"), pages: grown };
+        (0..pages).for_each(|page| memory.check(page, round));
+        (pages..grown).for_each(|page| memory.check_zero(page));
+        let place = map(grown, libc::PROT_NONE, PRIVATE);
+        ballast.sweep();
+        // SAFETY: as above; the place was made for it.
+        let base = unsafe {
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            libc::mremap(memory.address(0), grown * PAGE, grown * PAGE, flags, place.as_ptr())
+        };
+        assert_ne!(base, libc::MAP_FAILED, "move: {}", std::io::Error::last_os_error());
+        memory = Memory { base: place, pages: grown };
+        (0..pages).for_each(|page| memory.check(page, round));
+        // SAFETY: as above.
+        let base = unsafe { libc::mremap(memory.address(0), grown * PAGE, pages * PAGE, 0) };
+        assert_eq!(base.cast(), place.as_ptr(), "shrink");
+        memory.pages = pages;
+        memory.fill_all(round + 1);
+    }
+}
+
+/// Locked memory stays in memory, shared memory is left alone.
+fn kept() {
+    let ballast = Ballast::new();
+    let locked = Memory::new(1);
+    locked.fill_all(9);
+    // SAFETY: memory of ours.
+    let could = unsafe { libc::mlock(locked.address(0), 1 << 20) } == 0;
+    let shared = Memory { base: map(256, READ_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS), pages: 256 };
+    shared.fill_all(8);
+    // SAFETY: makes a descriptor.
+    let fd = unsafe { libc::memfd_create(c"hazards".as_ptr(), 0) };
+    assert!(fd >= 0);
+    // SAFETY: just made.
+    let file = unsafe { std::fs::File::from_raw_fd(fd) };
+    file.set_len(1 << 20).expect("a size");
+    // SAFETY: a new mapping of a file of that size.
+    let base = unsafe {
+        libc::mmap(std::ptr::null_mut(), 1 << 20, READ_WRITE, libc::MAP_SHARED, file.as_raw_fd(), 0)
+    };
+    assert_ne!(base, libc::MAP_FAILED);
+    let memfd = Memory { base: NonNull::new(base.cast()).expect("not null"), pages: 256 };
+    memfd.fill_all(7);
+    for _ in 0..10 {
+        ballast.sweep();
+        if could {
+            let mut there = [0u8; 256];
+            // SAFETY: one byte a page of the range.
+            ok(unsafe { libc::mincore(locked.address(0), 1 << 20, there.as_mut_ptr()) }, "mincore");
+            assert!(there.iter().all(|page| page & 1 == 1), "a locked page is not in memory");
+        }
+        locked.check_all(9);
+        shared.check_all(8);
+        memfd.check_all(7);
+    }
+}
+
+static HANDLED: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn handler(_: i32) {
+    // On the alternate stack, whose pages are out.
+    let local = [HANDLED.load(SeqCst); 512];
+    HANDLED.store(std::hint::black_box(local)[511] + 1, SeqCst);
+}
+
+/// Signals are handled on a stack that is out.
+fn signals() {
+    let ballast = Ballast::new();
+    let stack = Memory::new(1);
+    let alternate = libc::stack_t { ss_sp: stack.address(0), ss_flags: 0, ss_size: 1 << 20 };
+    // SAFETY: the stack and the handler live as long as the process.
+    unsafe {
+        ok(libc::sigaltstack(&raw const alternate, std::ptr::null_mut()), "sigaltstack");
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_ONSTACK;
+        ok(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), "sigaction");
+    }
+    for round in 1..30 {
+        ballast.sweep();
+        // SAFETY: a signal to ourselves, with a handler.
+        ok(unsafe { libc::raise(libc::SIGUSR1) }, "raise");
+        assert_eq!(HANDLED.load(SeqCst), round);
+    }
+}
+
+/// Thousands of mappings, none next to another of its kind.
+fn mappings() {
+    let ballast = Ballast::new();
+    let memories: Vec<Memory> = (0..4000)
+        .map(|at| {
+            let base = map(5, READ_WRITE, PRIVATE);
+            // SAFETY: the last page of a mapping of ours: it keeps this mapping from joining the next.
+            ok(
+                unsafe { libc::mprotect(base.as_ptr().add(4 * WORDS).cast(), PAGE, libc::PROT_NONE) },
+                "mprotect",
+            );
+            let memory = Memory { base, pages: 4 };
+            memory.fill_all(at + 1);
+            memory
+        })
+        .collect();
+    for _ in 0..3 {
+        ballast.sweep();
+        for (at, memory) in (0..).zip(&memories) {
+            memory.check_all(at + 1);
+        }
+    }
+}
+
+/// Far more is mapped than there is, and little of it touched.
+fn sparse() {
+    let pages = (8usize << 30) / PAGE;
+    let memory = Memory { base: map(pages, READ_WRITE, PRIVATE | libc::MAP_NORESERVE), pages };
+    let ballast = Ballast::new();
+    let mut state = 3;
+    let touched: Vec<usize> = (0..4000).map(|_| random(&mut state, pages)).collect();
+    touched.iter().for_each(|page| memory.fill(*page, 6));
+    for _ in 0..3 {
+        ballast.sweep();
+        touched.iter().for_each(|page| memory.check(*page, 6));
+    }
+    let mut state = 99;
+    for _ in 0..1000 {
+        let page = random(&mut state, pages);
+        if !touched.contains(&page) {
+            memory.check_zero(page);
+        }
+    }
+}
+
+fn wait_for(child: i32) -> i32 {
+    let mut status = 0;
+    // SAFETY: writes a status.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(waited, child);
+    status
+}
+
+/// Children read what was out when they were forked, whatever either side writes afterwards, and are paged themselves.
+fn forks() {
+    let memory = Memory::new(64);
+    memory.fill_all(1);
+    for round in 1..4 {
+        // SAFETY: one thread of ours; the child does nothing that is not safe after a fork.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            // Its own copy, while the parent writes.
+            memory.check_all(round);
+            memory.fill_all(round + 100);
+            memory.check_all(round + 100);
+            // SAFETY: a grandchild, and the end of this one.
+            unsafe {
+                let grandchild = libc::fork();
+                if grandchild == 0 {
+                    memory.check_all(round + 100);
+                    libc::_exit(0);
+                }
+                assert_eq!(wait_for(grandchild), 0, "the grandchild");
+                libc::_exit(0);
+            }
+        }
+        memory.fill_all(round + 1);
+        memory.check_all(round + 1);
+        assert_eq!(wait_for(child), 0, "the child");
+        memory.check_all(round + 1);
+    }
+}
+
+/// Many short children, by fork and by exec.
+fn bomb() {
+    let memory = Memory::new(64);
+    memory.fill_all(1);
+    let begun = Instant::now();
+    for round in 0..200 {
+        // SAFETY: as in `forks`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            memory.check(round % memory.pages, 1);
+            // SAFETY: the end of the child.
+            unsafe { libc::_exit(0) };
+        }
+        assert_eq!(wait_for(child), 0);
+        if round % 10 == 0 {
+            let status = std::process::Command::new("/bin/true").status().expect("it starts");
+            assert!(status.success());
+            memory.check_all(1);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(100), "forks take too long");
+    }
+}
+
+/// A daemon: the parent ends, the child lives on with what was out.
+fn daemon() {
+    let memory = Memory::new(64);
+    memory.fill_all(4);
+    let (mut done, mut tell) = std::io::pipe().expect("a pipe");
+    // SAFETY: as in `forks`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop(done);
+        // SAFETY: the second fork of a daemon.
+        if unsafe { libc::fork() } == 0 {
+            std::thread::sleep(Duration::from_millis(200));
+            memory.check_all(4);
+            memory.fill_all(5);
+            memory.check_all(5);
+            tell.write_all(b"y").expect("tell");
+        }
+        // SAFETY: the end of the child.
+        unsafe { libc::_exit(0) };
+    }
+    drop(tell);
+    assert_eq!(wait_for(child), 0);
+    // The parent's own copy is gone before the daemon has read its.
+    memory.fill_all(6);
+    let mut answer = [0];
+    done.read_exact(&mut answer).expect("the daemon found every page right");
+    memory.check_all(6);
+}
+
+/// Goes over its memory until it is ended.
+fn forever() {
+    let memory = Memory::new(96);
+    memory.fill_all(1);
+    println!("filled");
+    loop {
+        memory.check_all(1);
+    }
+}
+
+/// Says a number of children and threads about itself, for comparison with a run without anybody.
+fn plain() {
+    let names = std::fs::read_dir("/proc/self/fd").expect("/proc").count();
+    println!("{names} descriptors");
+}
+
+fn main() {
+    let name = std::env::args().nth(1).unwrap_or_default();
+    let cases: [(&str, fn()); 15] = [
+        ("churn", churn),
+        ("calls", calls),
+        ("direct", direct),
+        ("given-up", given_up),
+        ("moved", moved),
+        ("kept", kept),
+        ("signals", signals),
+        ("mappings", mappings),
+        ("sparse", sparse),
+        ("forks", forks),
+        ("bomb", bomb),
+        ("daemon", daemon),
+        ("forever", forever),
+        ("plain", plain),
+        ("none", || {}),
+    ];
+    let Some((_, case)) = cases.iter().find(|(known, _)| *known == name) else {
+        eprintln!("usage: hazards {}", cases.map(|(name, _)| name).join("|"));
+        std::process::exit(2);
+    };
+    case();
+    println!("{name} right");
+}

@@ -1,0 +1,261 @@
+//! The command line of `run`: exit status, signals, what goes through and what is refused, and how it ends.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use tests::instance::Uzswap;
+use tests::{programs, under, wait};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn left(uzswap: &Uzswap) -> usize {
+    fs::read_dir(uzswap.run_dir()).expect("the run directory").count()
+}
+
+#[test]
+fn the_exit_status_is_the_programs() {
+    if !under::possible("the_exit_status_is_the_programs") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    for (script, code) in
+        [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -SEGV $$", 139), ("kill -KILL $$", 137)]
+    {
+        let done = uzswap.call(&["run", "--", "sh", "-c", script]).expect("it ends");
+        assert_eq!(done.status.code(), Some(code), "{script}: {done:?}");
+        assert!(done.stdout.is_empty() && done.stderr.is_empty(), "{done:?}");
+    }
+    assert_eq!(left(&uzswap), 0);
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_before_it_is_started() {
+    if !under::possible("what_cannot_be_run_is_refused_before_it_is_started") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name).to_str().expect("a name").to_owned();
+    fs::write(at("plain"), "echo no").expect("a file");
+    // The head of an ELF file without a loader: nothing that anybody could run, and refused before anybody tries.
+    let mut elf = vec![0u8; 128];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[32] = 64;
+    elf[54] = 56;
+    fs::write(at("static"), &elf).expect("a file");
+    fs::set_permissions(at("static"), fs::Permissions::from_mode(0o755)).expect("its mode");
+    fs::write(at("script"), format!("#!{}\n", at("static"))).expect("a file");
+    fs::set_permissions(at("script"), fs::Permissions::from_mode(0o755)).expect("its mode");
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["--", "no-such-program-here"], 127, "not found"),
+        (&["--", "/no/such/program"], 127, "not found"),
+        (&["--", &at("plain")], 126, "not executable"),
+        (&["--", dir.path().to_str().expect("a name")], 126, "not executable"),
+        (&["--", &at("static")], 1, "statically linked"),
+        (&["--", &at("script")], 1, "statically linked"),
+        (&["--memory", "1M", "--", "true"], 2, "too few"),
+        (&["--memory", "0", "--", "true"], 2, "too few"),
+        (&["--memory", "-5M", "--", "true"], 2, "unexpected argument"),
+        (&["--memory", "many", "--", "true"], 2, "not a size"),
+        (&["-o", "compressor=none", "--", "true"], 2, "compressor"),
+        (&["-o", "profile=none", "--", "true"], 2, "profile"),
+        (&["-o", "nothing", "--", "true"], 2, "NAME=VALUE"),
+        (&["--swap", "", "--", "true"], 2, "--swap"),
+        (&["--swap", "/no/such/dir/swap", "--", "true"], 1, "--swap"),
+        (&["--swap", "/tmp", "--", "true"], 1, "--swap"),
+        (&["--swap", "/tmp/x,size=many", "--", "true"], 2, "--swap"),
+        (&["--stats", "/no/such/dir/stats", "--", "true"], 1, "--stats"),
+        (&["--nonsense", "--", "true"], 2, "nonsense"),
+        (&[], 2, "required"),
+    ];
+    for (args, status, says) in cases {
+        let all: Vec<_> = ["run"].iter().chain(*args).copied().collect();
+        let done = uzswap.call(&all).expect("it ends");
+        let text = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(*status), "{args:?}: {text}");
+        assert!(text.starts_with("uzswap: ") && text.contains(says), "{args:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+        assert!(done.stdout.is_empty());
+        assert_eq!(left(&uzswap), 0, "{args:?} left something");
+    }
+}
+
+#[test]
+fn input_output_and_environment_go_through() {
+    if !under::possible("input_output_and_environment_go_through") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let mut child = uzswap
+        .command(&["run", "--", "sh", "-c", "cat; echo \"$WORD\" >&2; pwd"])
+        .env("WORD", "a word")
+        .current_dir("/usr")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    child.stdin.take().expect("a pipe").write_all(b"line\n").expect("it reads");
+    assert!(wait::exit(&mut child, LIMIT).expect("it ends").success());
+    let (mut out, mut err) = (String::new(), String::new());
+    child.stdout.take().expect("a pipe").read_to_string(&mut out).expect("text");
+    child.stderr.take().expect("a pipe").read_to_string(&mut err).expect("text");
+    assert_eq!((out.as_str(), err.as_str()), ("line\n/usr\n", "a word\n"));
+    // The agent opens nothing that the program could see.
+    let hazards = programs::sibling("hazards");
+    let hazards = hazards.to_str().expect("a name");
+    let there = uzswap.call(&["run", "--", hazards, "plain"]).expect("it ends");
+    assert_eq!(there.stdout, under::alone(&[hazards, "plain"]).stdout);
+}
+
+/// A program that goes over more memory than its cap for ever.
+fn forever(uzswap: &Uzswap) -> (Child, i32) {
+    let hazards = programs::sibling("hazards");
+    let args = ["run", "--memory", "48M", "--", hazards.to_str().expect("a name"), "forever"];
+    let mut child = uzswap.command(&args).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    assert_eq!(line, "filled\n");
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let program = fs::read_to_string(children).expect("it has a child");
+    let program = program.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("a number");
+    std::thread::sleep(Duration::from_millis(300));
+    (child, program)
+}
+
+fn signal(pid: i32, signal: i32) {
+    // SAFETY: numbers only; both processes are ours and not waited for yet.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+fn own(child: &Child) -> i32 {
+    i32::try_from(child.id()).expect("a number")
+}
+
+#[test]
+fn signals_reach_the_program() {
+    if !under::possible("signals_reach_the_program") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    for sent in [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP] {
+        let (mut child, _) = forever(&uzswap);
+        signal(own(&child), sent);
+        assert_eq!(wait::exit(&mut child, LIMIT).expect("it ends").code(), Some(128 + sent));
+        assert_eq!(left(&uzswap), 0);
+    }
+}
+
+#[test]
+fn a_stopped_program_goes_on() {
+    if !under::possible("a_stopped_program_goes_on") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let (mut child, program) = forever(&uzswap);
+    for _ in 0..5 {
+        signal(program, libc::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(150));
+        signal(program, libc::SIGCONT);
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    assert!(child.try_wait().expect("it can be asked").is_none(), "it goes over its memory still");
+    signal(program, libc::SIGKILL);
+    assert_eq!(wait::exit(&mut child, LIMIT).expect("it ends").code(), Some(137));
+    assert_eq!(left(&uzswap), 0);
+}
+
+#[test]
+fn without_its_supervisor_a_program_ends_and_is_never_wrong() {
+    if !under::possible("without_its_supervisor_a_program_ends_and_is_never_wrong") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let (mut child, program) = forever(&uzswap);
+    signal(own(&child), libc::SIGKILL);
+    assert_eq!(wait::exit(&mut child, LIMIT).expect("it dies").signal(), Some(libc::SIGKILL));
+    let gone =
+        || !std::path::Path::new(&format!("/proc/{program}/mem")).exists() || state(program) == Some('Z');
+    assert!(wait::until(LIMIT, gone), "the program lives on without its pages");
+    assert_eq!(left(&uzswap), 1, "the directory stays");
+    assert!(uzswap.call(&["run", "--", "true"]).expect("it ends").status.success());
+    assert_eq!(left(&uzswap), 0, "until the next run");
+}
+
+fn state(pid: i32) -> Option<char> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(')')?.1.trim().chars().next()
+}
+
+#[test]
+fn traced_programs_are_right() {
+    if !under::possible("traced_programs_are_right") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let hazards = programs::sibling("hazards");
+    let hazards = hazards.to_str().expect("a name");
+    if std::path::Path::new("/usr/bin/strace").exists() {
+        let done = under::run(&uzswap, "64M", &[], &["strace", "-f", "-o", "/dev/null", hazards, "signals"]);
+        assert!(done.output.status.success(), "{:?}", done.output);
+        assert!(done.number("evicted_pages") > 2000);
+    } else {
+        tests::need::skip("traced_programs_are_right", "strace is not installed");
+    }
+}
+
+#[test]
+fn the_oldest_pages_go_to_a_swap_file() {
+    if !under::possible("the_oldest_pages_go_to_a_swap_file") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let dir = tempfile::tempdir().expect("a directory");
+    let swap = format!("{},size=256M", dir.path().join("swap").display());
+    // Random words: what is compressed takes as much as before, and the cap holds only with the file.
+    let script = "import random, array; random.seed(1); a = array.array('Q', (random.getrandbits(64) for _ in range(9000000)));\n\
+        print(sum(a[::512]), sum(a[1::512])); print(sum(a) % 1000003)";
+    let expected = under::alone(&["python3", "-c", script]);
+    let done = under::run(&uzswap, "48M", &["--swap", &swap], &["python3", "-c", script]);
+    assert_eq!(done.output.stdout, expected.stdout, "{:?}", done.output);
+    assert!(done.number("written_back_pages") + done.number("device_writes") > 1000, "{}", done.stats);
+    assert_eq!(done.number("device_errors"), 0);
+    assert_eq!(fs::read_dir(dir.path()).expect("it is there").count(), 0, "the file goes");
+}
+
+#[test]
+fn a_full_swap_file_system_loses_no_page() {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return tests::need::skip("a_full_swap_file_system_loses_no_page", "mounting takes root");
+    }
+    if !under::possible("a_full_swap_file_system_loses_no_page") {
+        return;
+    }
+    struct Mounted(tempfile::TempDir);
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+        }
+    }
+    let dir = Mounted(tempfile::tempdir().expect("a directory"));
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m", "none"])
+        .arg(dir.0.path())
+        .status();
+    assert!(mounted.expect("mount").success());
+    let uzswap = Uzswap::of_this_tree();
+    let swap = format!("{},size=256M", dir.0.path().join("swap").display());
+    let script = "import random, array; random.seed(1); a = array.array('Q', (random.getrandbits(64) for _ in range(9000000)));\n\
+        print(sum(a[::512]), sum(a[1::512])); print(sum(a) % 1000003)";
+    let expected = under::alone(&["python3", "-c", script]);
+    let done = under::run(&uzswap, "48M", &["--swap", &swap], &["python3", "-c", script]);
+    assert_eq!(done.output.stdout, expected.stdout, "{:?}", done.output);
+    assert!(done.number("device_errors") > 0, "the file was full");
+    let text = String::from_utf8_lossy(&done.output.stderr);
+    assert!(text.contains("swap"), "it says so: {text}");
+}
