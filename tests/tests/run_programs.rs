@@ -82,7 +82,7 @@ fn sqlite() {
 fn perl() {
     let script = "my %h; for my $i (1..250000) { $h{\"key$i\"} = [$i, \"value $i\"]; } my $s = 0; \
         for my $r (1..3) { for my $k (sort keys %h) { $s += length($h{$k}[1]) + $h{$k}[0]; } } print \"$s\\n\";";
-    same("perl", "48M", 3000, &["perl", "-e", script]);
+    same("perl", "96M", 3000, &["perl", "-e", script]);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_compiler_and_a_pipeline_of_short_programs() {
          seq 1 20000 | sort -r | awk '{{s += $1}} END {{print s}}'; for i in $(seq 40); do echo $i | cat | cat > /dev/null; done; echo done",
         dir.path().display()
     );
-    same("a_compiler_and_a_pipeline_of_short_programs", "40M", 300, &["bash", "-c", &script]);
+    same("a_compiler_and_a_pipeline_of_short_programs", "72M", 300, &["bash", "-c", &script]);
 }
 
 #[test]

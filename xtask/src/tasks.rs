@@ -7,8 +7,19 @@ use std::process::Command;
 use crate::run::{Why, become_it, cargo, root, run, target, there_is};
 
 /// What the tests use besides Rust: the program that shows it is there, and the Debian package.
-const PACKAGES: [(&str, &str); 3] =
-    [("fio", "fio"), ("losetup", "util-linux"), ("/usr/lib/x86_64-linux-gnu/liblzo2.so.2", "liblzo2-2")];
+const PACKAGES: [(&str, &str); 11] = [
+    ("fio", "fio"),
+    ("losetup", "util-linux"),
+    ("/usr/lib/x86_64-linux-gnu/liblzo2.so.2", "liblzo2-2"),
+    ("python3", "python3"),
+    ("sqlite3", "sqlite3"),
+    ("perl", "perl"),
+    ("node", "nodejs"),
+    ("java", "default-jdk-headless"),
+    ("gcc", "gcc"),
+    ("g++", "g++"),
+    ("strace", "strace"),
+];
 /// Seconds that each fuzz target runs.
 const FUZZ_SECONDS: u32 = 6;
 

@@ -20,14 +20,14 @@ use crate::Shared;
 use crate::memory::{Inner, Memory};
 use crate::stream::WINDOW;
 use crate::table::{Page, State, address_of, page_of};
-use crate::uffd::{Message, Put};
+use crate::uffd::{MESSAGES, Message, Put};
 
 /// Never-touched pages given out at once, at most, to a run of writes.
 const FIRST_TOUCH: usize = 16;
 /// How long a fault waits for room at most.
 const ROOM_LIMIT: Duration = Duration::from_millis(20);
 /// Faults between two looks at where the program runs.
-const FAULTS_A_LOOK: u32 = 16;
+const FAULTS_A_LOOK: u32 = 64;
 
 static ZEROS: [[u8; PAGE_SIZE]; FIRST_TOUCH] = [[0; PAGE_SIZE]; FIRST_TOUCH];
 
@@ -36,6 +36,8 @@ pub(crate) struct Server {
     shared: Arc<Shared>,
     memory: Arc<Memory>,
     buffer: Vec<[u8; PAGE_SIZE]>,
+    /// Room for messages, kept from one read to the next.
+    messages: Vec<Message>,
     /// Faults that have to wait for an event to be over.
     waiting: Vec<(Page, bool)>,
     /// Since when there has been no room for them.
@@ -50,6 +52,7 @@ impl Server {
             shared,
             memory,
             buffer: vec![[0; PAGE_SIZE]; WINDOW],
+            messages: Vec::with_capacity(MESSAGES),
             waiting: Vec::new(),
             waits_since: None,
             faults: 0,
@@ -71,16 +74,17 @@ impl Server {
                 return;
             }
             let mut inner = memory.inner.lock();
-            let mut messages = Vec::new();
+            let mut messages = std::mem::take(&mut self.messages);
             loop {
                 match memory.uffd.read(|message| messages.push(message)) {
-                    Ok(0) => break,
+                    // A read that was not full took all there was.
+                    Ok(taken) if taken < MESSAGES => break,
                     Ok(_) => {}
                     Err(_) => return,
                 }
             }
             let mut last_thread = None;
-            for message in messages {
+            for message in messages.drain(..) {
                 match message {
                     Message::Fault { address, write, thread } => {
                         last_thread = Some(thread);
@@ -91,6 +95,7 @@ impl Server {
             }
             if self.waiting.is_empty() {
                 self.waits_since = None;
+                self.messages = messages;
                 continue;
             }
             // Who takes memory waits until there is some. Events were read before: nothing could leave otherwise.
@@ -101,12 +106,11 @@ impl Server {
                 continue;
             }
             self.waits_since = None;
-            for (page, write) in std::mem::take(&mut self.waiting) {
-                if !self.fault(&mut inner, page, write) {
-                    self.waiting.push((page, write));
-                }
-            }
+            let mut waiting = std::mem::take(&mut self.waiting);
+            waiting.retain(|&(page, write)| !self.fault(&mut inner, page, write));
+            self.waiting = waiting;
             drop(inner);
+            self.messages = messages;
             if let Some(thread) = last_thread {
                 self.follow(thread);
             }

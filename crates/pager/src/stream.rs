@@ -7,6 +7,8 @@ use crate::table::Page;
 
 /// Runs remembered.
 const STREAMS: usize = 8;
+/// A run that has come to this window is one.
+const PROVEN: usize = 8;
 /// Pages brought in by one fault at most.
 pub(crate) const WINDOW: usize = 64;
 
@@ -24,9 +26,10 @@ pub(crate) struct Streams([Stream; STREAMS]);
 impl Streams {
     /// How many pages to bring in from `page` on, itself included.
     pub(crate) fn window(&mut self, page: Page) -> usize {
-        // Within a window of the end: pages in between may have been resident.
+        // A young run must go on exactly; of a proven one, pages in between may have been resident.
         let goes_on = |stream: &Stream| {
-            stream.window > 0 && (stream.next..stream.next + stream.window as Page).contains(&page)
+            let slack = if stream.window < PROVEN { 1 } else { stream.window };
+            stream.window > 0 && (stream.next..stream.next + slack as Page).contains(&page)
         };
         let (at, window) = match self.0.iter().position(goes_on) {
             Some(at) => (at, (self.0[at].window * 2).min(WINDOW)),

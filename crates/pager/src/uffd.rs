@@ -36,7 +36,7 @@ pub const FEATURES: u64 = (nr::UFFD_FEATURE_EVENT_FORK
     | nr::UFFD_FEATURE_MOVE) as u64;
 
 /// Messages taken in one read.
-const MESSAGES: usize = 16;
+pub(crate) const MESSAGES: usize = 16;
 
 /// Something that happened to the memory.
 #[derive(Debug)]

@@ -99,6 +99,10 @@ impl File {
         let it = fstat(&fd)?;
         let kind = kind(&it)?;
         claim(&fd, &it)?;
+        // The kernel opens a read-only block device for writing too, and fails each write then.
+        if kind == Kind::Block && block::is_read_only(&fd)? {
+            return Err(OpenError::NotWritable(libc::EROFS));
+        }
         // The end of a block device is its size, too.
         let pages = seek(&fd, SeekFrom::End(0))? / PAGE_SIZE as u64;
         if pages == 0 {
@@ -294,11 +298,23 @@ fn open_error(errno: Errno) -> OpenError {
 }
 
 mod block {
-    //! The one request that only block devices have.
+    //! The requests that only block devices have.
 
     use std::os::fd::{AsRawFd, OwnedFd};
 
     use rustix::io::Errno;
+
+    /// BLKROGET, `_IO(0x12, 94)` in linux/fs.h; gives an int.
+    const BLKROGET: libc::c_ulong = 0x125e;
+
+    pub(super) fn is_read_only(fd: &OwnedFd) -> Result<bool, Errno> {
+        let mut read_only: libc::c_int = 0;
+        // SAFETY: the request writes one int to `read_only`, which lives across the call.
+        match unsafe { libc::ioctl(fd.as_raw_fd(), BLKROGET, &raw mut read_only) } {
+            0 => Ok(read_only != 0),
+            _ => Err(last_errno()),
+        }
+    }
 
     /// BLKDISCARD, `_IO(0x12, 119)` in linux/fs.h; takes start and length in bytes.
     const BLKDISCARD: libc::c_ulong = 0x1277;
@@ -308,7 +324,11 @@ mod block {
         // SAFETY: the request reads two u64 from `range`, which lives across the call, and writes no memory of ours.
         match unsafe { libc::ioctl(fd.as_raw_fd(), BLKDISCARD, &raw const range) } {
             0 => Ok(()),
-            _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+            _ => Err(last_errno()),
         }
+    }
+
+    fn last_errno() -> Errno {
+        Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
     }
 }
