@@ -1,0 +1,121 @@
+//! What the tests share: a store that is a vector, and the machine before and after.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use swapdev::{Config, Errno, PAGE_SIZE, Page, PageStore, Via};
+
+/// Pages in a vector, and what was asked of them.
+pub struct Plain {
+    /// The pages.
+    pub pages: Vec<Mutex<Page>>,
+    /// Pages that were discarded, one discarded twice counted twice.
+    pub discarded: AtomicU64,
+    /// Flushes.
+    pub flushed: AtomicU64,
+    /// Pages that can neither be read nor written.
+    pub bad: Mutex<BTreeSet<u64>>,
+}
+
+impl Plain {
+    /// Pages of zeros.
+    pub fn new(pages: usize) -> Arc<Plain> {
+        let pages = (0..pages).map(|_| Mutex::new([0; PAGE_SIZE])).collect();
+        Arc::new(Plain {
+            pages,
+            discarded: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
+            bad: Mutex::default(),
+        })
+    }
+
+    fn at(&self, page: u64) -> Result<MutexGuard<'_, Page>, Errno> {
+        if self.bad.lock().unwrap().contains(&page) {
+            return Err(Errno::IO);
+        }
+        let index = usize::try_from(page).map_err(|_| Errno::INVAL)?;
+        Ok(self.pages.get(index).ok_or(Errno::INVAL)?.lock().unwrap())
+    }
+}
+
+impl PageStore for Plain {
+    fn pages(&self) -> u64 {
+        self.pages.len() as u64
+    }
+
+    fn read(&self, page: u64, out: &mut Page) -> Result<(), Errno> {
+        *out = *self.at(page)?;
+        Ok(())
+    }
+
+    fn write(&self, page: u64, data: &Page) -> Result<(), Errno> {
+        *self.at(page)? = *data;
+        Ok(())
+    }
+
+    fn discard(&self, first: u64, count: u64) -> Result<(), Errno> {
+        for page in first..first + count {
+            *self.at(page)? = [0; PAGE_SIZE];
+        }
+        self.discarded.fetch_add(count, Relaxed);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), Errno> {
+        self.flushed.fetch_add(1, Relaxed);
+        Ok(())
+    }
+}
+
+/// One test at a time: each looks at all mounts and loop devices of the machine. `None`: the machine does not have what a
+/// device takes, and it has been said.
+pub fn alone(name: &str) -> Option<fs::File> {
+    can(name).then(|| {
+        let lock = fs::File::create(std::env::temp_dir().join("uzswap-tests.lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        lock
+    })
+}
+
+/// Whether the machine has what a device takes; if not, it has been said.
+fn can(name: &str) -> bool {
+    let missing = if !rustix::process::geteuid().is_root() {
+        "only root may make block devices"
+    } else if !Path::new("/dev/fuse").exists() {
+        "no /dev/fuse"
+    } else if !Path::new("/dev/loop-control").exists() {
+        "no /dev/loop-control"
+    } else {
+        return true;
+    };
+    assert!(std::env::var_os("CI").is_none(), "SKIP {name}: {missing} (a failure, because CI is set)");
+    println!("SKIP {name}: {missing}");
+    false
+}
+
+/// Runs a program that is to succeed, and gives what it printed.
+pub fn output(words: &[&str]) -> String {
+    let out = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// FUSE mounts, loop devices and swap areas.
+pub fn traces() -> (Vec<String>, Vec<String>, String) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let fuse = mounts.lines().filter(|line| line.contains("fuse")).map(str::to_owned).collect();
+    let loops = output(&["losetup", "-l", "-n", "-O", "NAME"]).lines().map(str::to_owned).collect();
+    (fuse, loops, fs::read_to_string("/proc/swaps").unwrap())
+}
+
+/// An instance in a run directory of its own.
+pub fn config(root: &Path, name: &str) -> Config {
+    let mut config = Config::new(name);
+    config.root = root.to_owned();
+    config.via = Via::Fuse;
+    config
+}
