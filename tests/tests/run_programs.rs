@@ -64,7 +64,7 @@ if __name__ == '__main__':
 
 #[test]
 fn python_with_a_pool_of_processes() {
-    same("python_with_a_pool_of_processes", "48M", 3000, &["python3", "-c", FORKING]);
+    same("python_with_a_pool_of_processes", "96M", 300, &["python3", "-c", FORKING]);
 }
 
 #[test]
@@ -80,9 +80,9 @@ fn sqlite() {
 
 #[test]
 fn perl() {
-    let script = "my %h; for my $i (1..250000) { $h{\"key$i\"} = [$i, \"value $i\"]; } my $s = 0; \
+    let script = "my %h; for my $i (1..120000) { $h{\"key$i\"} = [$i, \"value $i\"]; } my $s = 0; \
         for my $r (1..3) { for my $k (sort keys %h) { $s += length($h{$k}[1]) + $h{$k}[0]; } } print \"$s\\n\";";
-    same("perl", "96M", 3000, &["perl", "-e", script]);
+    same("perl", "48M", 1000, &["perl", "-e", script]);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn java() {
 fn a_compiler_and_a_pipeline_of_short_programs() {
     let dir = tempfile::tempdir().expect("a directory");
     let source = dir.path().join("many.c");
-    let body: String = (0..3000)
+    let body: String = (0..400)
         .map(|at| format!("int f{at}(int a, int b) {{ int s = {at}; for (int i = 0; i < a; i++) s += (i * b) ^ s >> 3; return s; }}\n"))
         .collect();
     fs::write(&source, body).expect("a file");
@@ -116,7 +116,7 @@ fn a_compiler_and_a_pipeline_of_short_programs() {
          seq 1 20000 | sort -r | awk '{{s += $1}} END {{print s}}'; for i in $(seq 40); do echo $i | cat | cat > /dev/null; done; echo done",
         dir.path().display()
     );
-    same("a_compiler_and_a_pipeline_of_short_programs", "72M", 300, &["bash", "-c", &script]);
+    same("a_compiler_and_a_pipeline_of_short_programs", "64M", 100, &["bash", "-c", &script]);
 }
 
 #[test]

@@ -34,6 +34,8 @@ counters! {
     deferred_pages,
     /// Moves refused because the memory is not of a kind that can be moved (EINVAL and others): locked, write-protected.
     unmovable_pages,
+    /// Looks through a program's mappings for pages that no fault told of.
+    searches,
     /// Batches given up because the process did not run.
     stalled_batches,
     /// Pages that could not be brought back: their next use is SIGBUS.

@@ -17,6 +17,7 @@
 //! staging area's registration is taken away then, from here; after that the kernel refuses every move into it, so what
 //! is there is what was moved, and the batch goes on with that.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub(crate) struct Evictor {
     shared: Arc<Shared>,
     /// Candidates taken from the queues and not used yet.
     next: Vec<Candidate>,
+    /// Those that were busy the last time, and are tried once more.
+    busy: HashSet<Candidate>,
     buffer: Vec<[u8; PAGE_SIZE]>,
     /// Orders are large; one is enough.
     command: Box<Command>,
@@ -64,6 +67,7 @@ impl Evictor {
         Evictor {
             shared,
             next: Vec::new(),
+            busy: HashSet::new(),
             buffer: Vec::new(),
             command: Box::new(Command::new(Action::Move)),
         }
@@ -311,9 +315,15 @@ impl Evictor {
                     count.add(1);
                     let again = candidates.iter().find(|candidate| candidate.page == moving.page);
                     match again {
-                        // As soon as the event is read.
-                        Some(again) if errno == libc::EAGAIN => self.next.push(*again),
-                        Some(again) => shared.books.lock().policy.put_back(*again),
+                        // As soon as the event is read, or the page is made the process's own. One that is busy after that
+                        // is pinned for I/O.
+                        Some(again) if errno == libc::EAGAIN || self.busy.insert(*again) => {
+                            self.next.push(*again)
+                        }
+                        Some(again) => {
+                            self.busy.remove(again);
+                            shared.books.lock().policy.put_back(*again);
+                        }
                         None => {}
                     }
                 }
@@ -382,17 +392,19 @@ impl Evictor {
 
     /// Pages shared since a fork cannot be moved until they are the process's own.
     fn unshare(&mut self, memory: &Memory, hands: &mut Hands, moving: &[Moving]) {
-        if !memory.has_forked.load(Relaxed) {
-            return;
-        }
         let busy: Vec<_> = moving
             .iter()
             .filter(|moving| i32::from(moving.errno) == libc::EBUSY)
             .map(|moving| Moving { page: moving.page, errno: 0, noted: false })
             .collect();
-        if !busy.is_empty() {
-            let _ = hands.order(&self.order(Action::Unshare, &busy));
+        if busy.is_empty() {
+            // Whatever was busy before has found its way by now.
+            self.busy.clear();
+            return;
         }
+        // It may have been forked before it was managed.
+        memory.has_forked.store(true, Relaxed);
+        let _ = hands.order(&self.order(Action::Unshare, &busy));
     }
 }
 

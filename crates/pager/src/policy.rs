@@ -24,7 +24,7 @@ const PAGE_BITS: u32 = 36;
 pub const MEMORIES: u32 = 1 << MEMORY_BITS;
 
 /// A page of some memory, resident since some time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Candidate {
     /// The memory's number, below [`MEMORIES`].
     pub memory: u32,

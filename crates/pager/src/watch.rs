@@ -124,6 +124,7 @@ impl Shared {
     /// Finds resident pages that no fault told us of, registers where they are, and queues them. `thorough`: also in small
     /// mappings. Returns how many.
     pub(crate) fn discover(self: &Arc<Self>, thorough: bool) -> usize {
+        self.counters.searches.add(1);
         let mut processes: Vec<_> = self
             .processes
             .lock()

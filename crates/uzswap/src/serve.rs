@@ -1,7 +1,7 @@
 //! The server behind a device: what runs in it, and how it ends.
 //!
-//! It ends in one way: the kernel has brought every page back. SIGTERM, SIGINT and the socket's `swapoff` ask for that; when
-//! it fails (there is no memory for the pages) the server goes on, and the next request tries again.
+//! It ends in one way: the kernel has brought every page back. SIGTERM, SIGINT, SIGQUIT and the socket's `swapoff` ask for
+//! that; when it fails (there is no memory for the pages) the server goes on, and the next request tries again.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
 use control::{Fact, Reply, Request, Writer};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{self as signals, TERM_SIGNALS};
 use signal_hook::iterator::Signals;
 use swapdev::{Config, Device, Instance};
 use swapfile::SwapDevice;
@@ -23,6 +23,23 @@ use crate::swapon::Plan;
 /// Share of RAM that a device has slots for when nothing says how many: what the default pool (20 % of RAM) holds at the
 /// ratio that pages of ordinary programs compress by, about 2.5.
 const DEFAULT_RAM_SHARE: u64 = 2;
+
+/// Signals that nobody sends to have the pages lost, but that end a program, or stop it and with it whoever swaps: a terminal
+/// that is closed or asked for Ctrl-Z, limits on the size of files (the backing is one) and on CPU time, timers, a stray kill.
+const OUTLIVED: [i32; 12] = [
+    signals::SIGHUP,
+    signals::SIGXFSZ,
+    signals::SIGXCPU,
+    signals::SIGTSTP,
+    signals::SIGTTIN,
+    signals::SIGTTOU,
+    signals::SIGUSR1,
+    signals::SIGUSR2,
+    signals::SIGALRM,
+    signals::SIGVTALRM,
+    signals::SIGPROF,
+    signals::SIGIO,
+];
 
 /// Something that wants the device off.
 enum Event {
@@ -46,7 +63,7 @@ pub fn run(plan: &Plan, on: impl FnOnce(&Path)) -> Result<(), Failure> {
         .swapon(SWAP_TYPE, pages, backing)
         .map_err(|error| Failure::job(&plan.name, format!("cannot make {pages} slots: {error:?}")))?;
     let mut signals =
-        Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| Failure::job("signals", error))?;
+        Signals::new(TERM_SIGNALS.iter().chain(&OUTLIVED)).map_err(|error| Failure::job("signals", error))?;
     let mut config = Config::new(&plan.name);
     config.root.clone_from(&root);
     config.via = plan.via;
@@ -84,7 +101,7 @@ pub fn run(plan: &Plan, on: impl FnOnce(&Path)) -> Result<(), Failure> {
     })?);
     background("signals", move || {
         for signal in signals.forever() {
-            if signal != SIGHUP && wants.send(Event::Signal).is_err() {
+            if TERM_SIGNALS.contains(&signal) && wants.send(Event::Signal).is_err() {
                 return;
             }
         }
