@@ -11,5 +11,6 @@ pub mod instance;
 pub mod machine;
 pub mod need;
 pub mod programs;
+pub mod storage;
 pub mod under;
 pub mod wait;

@@ -40,6 +40,48 @@ fn sigterm_brings_every_page_back() {
     }
 }
 
+/// Only SIGKILL takes pages away: neither a closed terminal, nor Ctrl-Z, nor a timer, a limit or a stray kill may do that.
+#[test]
+fn other_signals_cost_no_page() {
+    if !need::swap("other_signals_cost_no_page") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let before = Machine::now(uzswap.run_dir());
+    let mut instance = Instance::start(&uzswap, "signals", &SIZE).expect("swapon");
+    let mut hog = small();
+    assert!(instance.number("stored_pages").expect("status") > SWAPPED);
+    hog.tell("run");
+    for signal in [
+        libc::SIGHUP,
+        libc::SIGPIPE,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGALRM,
+        libc::SIGVTALRM,
+        libc::SIGPROF,
+        libc::SIGIO,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGXCPU,
+        libc::SIGXFSZ,
+    ] {
+        instance.signal(signal);
+    }
+    let out = instance.number("zswpout").expect("status");
+    let serves = || instance.number("zswpout").is_ok_and(|now| now > out + 1000);
+    assert!(wait::until(ANSWER, serves), "the kernel goes on swapping");
+    hog.set_limit(128).expect("a higher limit");
+    // Ctrl-\ ends it as SIGTERM does.
+    instance.signal(libc::SIGQUIT);
+    assert!(instance.exit(DRAIN).expect("the server ends").success());
+    hog.tell("check");
+    assert_right(&hog.answer(ANSWER));
+    assert_right(&hog.answer(ANSWER));
+    before.assert_restored(uzswap.run_dir());
+}
+
 #[test]
 fn a_killed_server_hangs_nobody_and_is_cleaned_up() {
     if !need::swap("a_killed_server_hangs_nobody_and_is_cleaned_up") {

@@ -32,12 +32,24 @@ fn die(root: &Path, name: &str, backing: &Path) {
     swapon(device.path(), Priority::new(0).unwrap()).unwrap();
 }
 
+/// Takes away what a failed test leaves.
+struct Cleaned<'a>(&'a Path);
+
+impl Drop for Cleaned<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = cleanup::clean(self.0, "dead", LIMIT) {
+            eprintln!("{error}");
+        }
+    }
+}
+
 #[test]
 fn a_dead_servers_device_is_turned_off_and_taken_away() {
     let Some(_alone) = alone("a_dead_servers_device_is_turned_off_and_taken_away") else { return };
     let before = traces();
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("run");
+    let _cleaned = Cleaned(&root);
     // By a cleanup, and by the next device of that name.
     for round in 0..2 {
         die(&root, "dead", &dir.path().join(format!("backing {round}")));
