@@ -23,8 +23,11 @@ pub fn behind(backing: &Path) -> [&str; 6] {
     ["--size", "128M", "--backing", backing.to_str().expect("a temporary path is ASCII"), "-o", POOL]
 }
 
-/// Runs a program that is to succeed.
-fn done(words: &[&str]) -> String {
+/// Runs a program that is to succeed, and gives what it printed.
+///
+/// # Panics
+/// When it does not.
+pub fn done(words: &[&str]) -> String {
     let output = Command::new(words[0]).args(&words[1..]).output().expect(words[0]);
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
@@ -103,6 +106,20 @@ impl Drop for Directory {
     }
 }
 
+/// What undoes a change when it is dropped.
+#[derive(Debug)]
+pub struct Guard {
+    command: Vec<String>,
+    /// The place of a mount, which goes after it.
+    _at: Option<Directory>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        undo(&self.command.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
 /// A loop device on a file.
 #[derive(Debug)]
 pub struct LoopDevice(PathBuf);
@@ -121,6 +138,27 @@ impl LoopDevice {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Mounts what is on it, until the guard is dropped.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[must_use]
+    pub fn mount(&self) -> Guard {
+        let at = Directory::plain();
+        done(&["mount", text(&self.0), text(at.dir.path())]);
+        Guard { command: vec!["umount".into(), text(at.dir.path()).into()], _at: Some(at) }
+    }
+
+    /// Has the kernel swap to it, after everything else, until the guard is dropped.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[must_use]
+    pub fn swapon(&self) -> Guard {
+        done(&["swapon", "--priority", "0", text(&self.0)]);
+        Guard { command: vec!["swapoff".into(), text(&self.0).into()], _at: None }
     }
 
     /// Makes every write to it fail from now on.

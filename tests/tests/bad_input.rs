@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use tests::instance::{COMMAND, Instance, Uzswap, ended};
 use tests::machine::Machine;
+use tests::storage::{Directory, LoopDevice, done};
 use tests::{need, programs};
 
 /// The job failed.
@@ -80,8 +81,40 @@ fn wrong_command_lines() {
             (USAGE, &["swapon", "-o", "max_pool_percent=99999999999999999999"]),
             (USAGE, &["swapon", "-o", "accept_threshold_percent=101"]),
             (USAGE, &["swapon", "-o", "enabled=perhaps"]),
+            (USAGE, &["swapon", "-o", "compressor="]),
+            (USAGE, &["swapon", "-o", "compressor=lz4\nzstd"]),
+            (USAGE, &["swapon", "--name", "forty-eight-bytes-are-one-more-than-a-name-has-00"]),
+            (USAGE, &["swapon", "--name", "two words"]),
+            (USAGE, &["swapon", "--name", "-x"]),
+            (USAGE, &["status", "a/b"]),
+            (USAGE, &["status", ".."]),
+            (USAGE, &["get", "../name"]),
+            (USAGE, &["set", "a/b", "compressor", "zstd"]),
+            (USAGE, &["swapoff", "a/b"]),
         ],
     );
+}
+
+#[test]
+fn words_that_are_no_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let uzswap = Uzswap::of_this_tree();
+    let before = Machine::now(uzswap.run_dir());
+    let odd = OsStr::from_bytes(b"\xff\xfe");
+    for args in [
+        &["swapon", "--size"][..],
+        &["swapon", "--name"],
+        &["swapon", "-o"],
+        &["status"],
+        &["get"],
+        &["swapoff"],
+    ] {
+        let mut command = uzswap.command(args);
+        let output = ended(command.arg(odd), COMMAND).expect("it ends");
+        assert_refused(args, USAGE, &output);
+    }
+    before.assert_restored(uzswap.run_dir());
 }
 
 #[test]
@@ -95,6 +128,11 @@ fn jobs_that_cannot_be_done() {
     let (missing, small, directory) = (path("missing"), path("small"), path("directory"));
     File::create(&small).and_then(|file| file.set_len(1 << 20)).expect("a file");
     fs::create_dir(&directory).expect("a directory");
+    let (pipe, ring, socket) = (path("pipe"), path("ring"), path("socket"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    std::os::unix::fs::symlink(&ring, &ring).expect("a link to itself");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    let long = path(&"x".repeat(300));
     all_refused(
         &uzswap,
         &[
@@ -102,6 +140,11 @@ fn jobs_that_cannot_be_done() {
             (FAILED, &["swapon", "--size", "16M", "--backing", &small]),
             (FAILED, &["swapon", "--size", "16M", "--backing", &directory]),
             (FAILED, &["swapon", "--size", "16M", "--backing", "/dev/null"]),
+            (FAILED, &["swapon", "--size", "16M", "--backing", &pipe]),
+            (FAILED, &["swapon", "--size", "16M", "--backing", &ring]),
+            (FAILED, &["swapon", "--size", "16M", "--backing", &socket]),
+            (FAILED, &["swapon", "--size", "16M", "--backing", &long]),
+            (USAGE, &["swapon", "--size", "16M", "--backing", ""]),
             (FAILED, &["swapon", "--size", "16M", "--foreground", "--backing", &missing]),
             (FAILED, &["swapon", "--size", "4K"]),
             (FAILED, &["swapon", "--size", "32T"]),
@@ -146,11 +189,86 @@ fn a_running_instance_is_not_changed() {
             (FAILED, &["set", "busy", "max_pool_percent", "99999999999999999999"]),
             (FAILED, &["set", "busy", "accept_threshold_percent", "twenty"]),
             (FAILED, &["set", "busy", "enabled", "perhaps"]),
+            (USAGE, &["set", "busy", "compressor", ""]),
+            (FAILED, &["set", "busy", "compressor", "lz4\nzstd"]),
+            (FAILED, &["set", "busy", "max_pool_percent", "5\n\nswapoff"]),
+            (FAILED, &["set", "busy", "compressor", &"x".repeat(10_000)]),
         ],
     );
     assert_eq!(parameters(), running);
     drop(instance);
     before.assert_restored(uzswap.run_dir());
+}
+
+#[test]
+fn storage_that_somebody_uses_or_nobody_may_write() {
+    if !need::swap("storage_that_somebody_uses_or_nobody_may_write") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let before = Machine::now(uzswap.run_dir());
+    let dir = Directory::plain();
+    let (file, other) = (dir.file("disk", 32 << 20), dir.file("other", 32 << 20));
+    // Mounted, then swapped to, then read-only.
+    let disk = LoopDevice::on(&file);
+    let device = disk.path().to_str().expect("ASCII");
+    let refused = || all_refused(&uzswap, &[(FAILED, &["swapon", "--size", "16M", "--backing", device])]);
+    let content = || fs::read(&file).expect("the file");
+    done(&["mkfs.ext4", "-q", device]);
+    {
+        let _mounted = disk.mount();
+        refused();
+    }
+    done(&["mkswap", device]);
+    let area = content();
+    {
+        let _on = disk.swapon();
+        refused();
+    }
+    assert!(content() == area, "nothing was written to it");
+    disk.make_read_only();
+    refused();
+    assert!(content() == area);
+    drop(disk);
+    // One file, two names, two instances.
+    let link = dir.file("link", 0);
+    fs::remove_file(&link).and_then(|()| fs::hard_link(&other, &link)).expect("a second name");
+    let backing = other.to_str().expect("ASCII");
+    let instance = Instance::start(&uzswap, "one", &["--size", "16M", "--backing", backing]).expect("swapon");
+    all_refused(
+        &uzswap,
+        &[(
+            FAILED,
+            &["swapon", "--size", "16M", "--name", "two", "--backing", link.to_str().expect("ASCII")],
+        )],
+    );
+    drop(instance);
+    before.assert_restored(uzswap.run_dir());
+}
+
+#[test]
+fn a_run_directory_that_is_none() {
+    if !need::swap("a_run_directory_that_is_none") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let before = Machine::now(uzswap.run_dir());
+    let dir = Directory::plain();
+    let file = dir.file("file", 0);
+    // The address of a socket has no room for this one: found out when the device is already on.
+    let long = file.with_file_name("x".repeat(120));
+    for run in [file.join("under"), file, long] {
+        for args in [&["swapon", "--size", "16M"][..], &["swapon", "--size", "16M", "--foreground"]] {
+            let mut command = uzswap.command(args);
+            let output = ended(command.env("UZSWAP_RUN", &run), COMMAND).expect("it ends");
+            assert_eq!(output.status.code(), Some(FAILED), "{output:?}");
+            let said = String::from_utf8_lossy(&output.stderr);
+            let errors = said.lines().filter(|line| !line.starts_with("uzswap: warning: "));
+            assert_eq!(errors.filter(|line| line.starts_with("uzswap: ")).count(), 1, "{said}");
+            before.assert_restored(uzswap.run_dir());
+            assert!(!run.join("swap0").exists(), "{}", run.display());
+        }
+    }
 }
 
 #[test]

@@ -122,7 +122,7 @@ impl Drop for Server {
 pub enum RequestError {
     /// The server is not there or not to be reached: no such instance, no permission, or it died.
     Io(io::Error),
-    /// The value has a line break in it.
+    /// The value has a line break in it, or is longer than a server reads.
     Line,
     /// The server's answer: its errno and text.
     Refused(i32, String),
@@ -132,7 +132,7 @@ impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RequestError::Io(error) => error.fmt(f),
-            RequestError::Line => f.write_str("a value is one line"),
+            RequestError::Line => write!(f, "a value is one line of less than {LINE} bytes"),
             RequestError::Refused(_, text) => f.write_str(text),
         }
     }
@@ -146,7 +146,7 @@ impl std::error::Error for RequestError {}
 /// [`RequestError`].
 pub fn request(path: &Path, request: &Request) -> Result<(), RequestError> {
     let line = request.line();
-    if line.matches('\n').count() != 1 {
+    if line.matches('\n').count() != 1 || line.len() as u64 > LINE {
         return Err(RequestError::Line);
     }
     let mut server = UnixStream::connect(path).map_err(RequestError::Io)?;
@@ -193,7 +193,9 @@ mod tests {
         assert!(
             matches!(request(&path, &set("x", "bad")), Err(RequestError::Refused(22, text)) if text == "no way")
         );
-        assert!(matches!(request(&path, &set("x", "a\nb")), Err(RequestError::Line)));
+        for value in ["a\nb", &"x".repeat(4096)] {
+            assert!(matches!(request(&path, &set("x", value)), Err(RequestError::Line)));
+        }
         for nonsense in ["\n", "set\n", "set x\n", "quit\n", &"x".repeat(10_000)] {
             let mut client = UnixStream::connect(&path).unwrap();
             client.write_all(nonsense.as_bytes()).unwrap();

@@ -14,6 +14,9 @@ pub fn parse(given: &[String]) -> Result<Chosen, Failure> {
     for option in given {
         let (name, value) =
             option.split_once('=').ok_or_else(|| Failure::usage(format!("-o {option}"), "not NAME=VALUE"))?;
+        if value.is_empty() {
+            return Err(Failure::usage(format!("-o {option}"), "no value"));
+        }
         if name == "profile" {
             profile = Profile::named(value);
             if profile.is_none() {

@@ -40,6 +40,10 @@ pub fn socket_path(name: &str) -> PathBuf {
 /// `uzswap set`.
 pub fn set(name: &str, param: &str, value: &str) -> Result<(), Failure> {
     check(name)?;
+    // Written to a file of the kernel's it would change nothing. Here it is a shell variable that was never set.
+    if value.is_empty() {
+        return Err(Failure::usage(param, "no value"));
+    }
     let param_name = zswap::Param::named(param).map_err(|error| Failure::job(param, error))?.name();
     ask(name, &Request::Set { name: param_name.to_owned(), value: value.to_owned() })
 }
