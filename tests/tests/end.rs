@@ -7,6 +7,7 @@ use std::time::Duration;
 use tests::hog::{ANSWER, Answer, SWAPPED, assert_right, small};
 use tests::instance::{DRAIN, Instance, Uzswap};
 use tests::machine::Machine;
+use tests::storage::done;
 use tests::{need, wait};
 
 const SIZE: [&str; 2] = ["--size", "128M"];
@@ -121,6 +122,31 @@ fn a_killed_server_hangs_nobody_and_is_cleaned_up() {
     }
 }
 
+/// The worst moment: pages are on their way back, by a process of its own that outlives the server.
+#[test]
+fn a_server_killed_while_it_drains_is_cleaned_up() {
+    if !need::swap("a_server_killed_while_it_drains_is_cleaned_up") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let before = Machine::now(uzswap.run_dir());
+    for delay in [0, 1, 5, 20, 60] {
+        let mut instance = Instance::start(&uzswap, "drained", &SIZE).expect("swapon");
+        let mut hog = small();
+        hog.set_limit(128).expect("a higher limit");
+        instance.signal(libc::SIGTERM);
+        std::thread::sleep(Duration::from_millis(delay));
+        instance.signal(libc::SIGKILL);
+        instance.exit(ANSWER).expect("it dies");
+        // Depending on how far it came, all is there or some pages are gone; those it must be told of.
+        let answer = hog.ask("check", ANSWER);
+        assert!(matches!(answer, Answer::Right(..) | Answer::Gone), "{answer:?} after {delay} ms");
+        drop(hog);
+        uzswap.done(&["swapoff", "--all"], DRAIN).expect("swapoff --all cleans up");
+        before.assert_restored(uzswap.run_dir());
+    }
+}
+
 #[test]
 fn swapoff_takes_the_device_too_and_says_when_there_is_none() {
     if !need::swap("swapoff_takes_the_device_too_and_says_when_there_is_none") {
@@ -141,4 +167,29 @@ fn swapoff_takes_the_device_too_and_says_when_there_is_none() {
         assert_eq!(output.status.code(), Some(1));
         assert!(output.stderr.starts_with(b"uzswap: "), "{output:?}");
     }
+}
+
+/// The kernel's own tools work on the device as on any other.
+#[test]
+fn an_area_that_others_turn_off_and_on() {
+    if !need::swap("an_area_that_others_turn_off_and_on") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let before = Machine::now(uzswap.run_dir());
+    let mut instance = Instance::start(&uzswap, "others", &SIZE).expect("swapon");
+    let device = instance.device().to_str().expect("ASCII").to_owned();
+    let mut hog = small();
+    hog.set_limit(128).expect("a higher limit");
+    done(&["swapoff", &device]);
+    assert_right(&hog.ask("check", ANSWER));
+    done(&["swapon", "--discard", "--priority", "100", &device]);
+    hog.set_limit(16).expect("the lower limit");
+    assert_right(&hog.ask("churn", ANSWER));
+    hog.set_limit(128).expect("a higher limit");
+    done(&["swapoff", &device]);
+    uzswap.done(&["swapoff", "others"], DRAIN).expect("what is left goes");
+    assert!(instance.exit(ANSWER).expect("the server ends").success());
+    assert_right(&hog.ask("check", ANSWER));
+    before.assert_restored(uzswap.run_dir());
 }

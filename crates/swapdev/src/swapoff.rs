@@ -15,15 +15,18 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::Errno;
+use crate::swapon::area_at;
 
 /// Bytes of a device's path, with the zero byte at its end.
 const PATH_MAX: usize = 256;
+/// How often an area that somebody else is turning off is looked at.
+const STEP: Duration = Duration::from_millis(20);
 
 /// The process that calls swapoff(2) for this one.
 #[derive(Debug)]
@@ -62,12 +65,33 @@ impl Swapoff {
         }
     }
 
-    /// Turns the area at `path` off, which brings every page on it back into memory, and waits for it up to `limit`.
+    /// Sees to it that the area at `path` is off, which brings every page on it back into memory, and waits for that up
+    /// to `limit`. An area that somebody else is turning off, such as the process of a server that was killed meanwhile,
+    /// is waited for, and turned off here if they fail.
     ///
     /// # Errors
     /// As swapoff(2). `EINTR`: the process that did it was killed, the area is still on. `EPIPE`: the process that
     /// waits was killed. `ETIMEDOUT`: `limit` is over; it goes on, and whoever asks next waits for it.
     pub fn swapoff(&self, path: &Path, limit: Option<Duration>) -> Result<(), Errno> {
+        let start = Instant::now();
+        loop {
+            let left = limit.map(|limit| limit.saturating_sub(start.elapsed()));
+            match self.ask(path, left) {
+                // An area that is being turned off is not found by the kernel, though still in its list.
+                Err(Errno::INVAL) => {}
+                done => return done,
+            }
+            match area_at(path) {
+                Ok(None) => return Ok(()),
+                Ok(Some(_)) if left.is_none_or(|left| !left.is_zero()) => std::thread::sleep(STEP),
+                Ok(Some(_)) => return Err(Errno::TIMEDOUT),
+                Err(_) => return Err(Errno::INVAL),
+            }
+        }
+    }
+
+    /// One swapoff(2).
+    fn ask(&self, path: &Path, limit: Option<Duration>) -> Result<(), Errno> {
         let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
         let request = path.as_bytes_with_nul();
         if request.len() > PATH_MAX {
