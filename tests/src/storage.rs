@@ -11,8 +11,8 @@ use crate::wait;
 
 /// How long storage may stay busy after its last user has gone.
 const BUSY: Duration = Duration::from_secs(60);
-/// Pool bytes that a quarter of the pages of a hog fit in.
-const POOL: &str = "max_pool_bytes=4194304";
+/// An option: pool bytes that a quarter of the pages of a hog fit in.
+pub const POOL: &str = "max_pool_bytes=4194304";
 
 /// Arguments of a `uzswap swapon` of 128 MiB with a small pool, so that most pages go to `backing`.
 ///

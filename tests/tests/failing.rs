@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use tests::hog::{ANSWER, Answer, assert_right, small};
+use tests::hog::{ANSWER, Answer, Hog, assert_right, small};
 use tests::instance::{Instance, Uzswap};
 use tests::machine::Machine;
-use tests::storage::{Directory, LoopDevice, behind};
+use tests::storage::{Directory, LoopDevice, POOL, behind};
 use tests::{need, programs};
 
 /// What is broken about a backing.
@@ -60,6 +60,27 @@ fn alone(name: &str, test: impl FnOnce(&Uzswap)) {
     before.assert_restored(uzswap.run_dir());
 }
 
+/// Nothing to fail: past the limit the kernel gets an error for that write and keeps the page.
+#[test]
+fn no_backing_and_a_full_pool() {
+    alone("no_backing_and_a_full_pool", |uzswap| {
+        let arguments = ["--size", "128M", "-o", POOL];
+        let instance = Instance::start(uzswap, "failing", &arguments).expect("swapon");
+        let mut hog = Hog::start(&programs::sibling("hog"), 64, 16).expect("a hog in a cgroup");
+        match hog.answer(ANSWER) {
+            Answer::Right(..) => {
+                assert!(!matches!(hog.ask("churn", ANSWER), Answer::Wrong(_) | Answer::Late));
+            }
+            answer => assert_eq!(answer, Answer::Gone, "killed, never wrong, never waiting"),
+        }
+        let number = |key| instance.number(key).expect(key);
+        assert!(number("swap_out_fail") > 0, "the kernel was told");
+        assert_eq!(number("device_errors") + number("decompress_fail"), 0);
+        drop(hog);
+        serves_on(uzswap, instance);
+    });
+}
+
 #[test]
 fn a_file_system_that_is_full() {
     alone("a_file_system_that_is_full", |uzswap| {
@@ -69,7 +90,7 @@ fn a_file_system_that_is_full() {
         let tiny = Directory::tmpfs(8);
         let backing = tiny.file("backing", 128 << 20);
         let instance = Instance::start(uzswap, "failing", &behind(&backing)).expect("swapon");
-        let mut hog = tests::hog::Hog::start(&programs::sibling("hog"), 64, 16).expect("a hog in a cgroup");
+        let mut hog = Hog::start(&programs::sibling("hog"), 64, 16).expect("a hog in a cgroup");
         match hog.answer(ANSWER) {
             Answer::Right(..) => {
                 assert!(!matches!(hog.ask("churn", ANSWER), Answer::Wrong(_) | Answer::Late));
@@ -154,7 +175,7 @@ fn a_limit_on_the_size_of_files() {
         fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).expect("to be run");
         let uzswap = Uzswap::new(&script).expect("a run directory");
         let instance = Instance::start(&uzswap, "failing", &behind(&backing)).expect("swapon");
-        let mut hog = tests::hog::Hog::start(&programs::sibling("hog"), 64, 16).expect("a hog in a cgroup");
+        let mut hog = Hog::start(&programs::sibling("hog"), 64, 16).expect("a hog in a cgroup");
         assert!(!matches!(hog.answer(ANSWER), Answer::Wrong(_) | Answer::Late));
         assert!(instance.number("device_errors").expect("the server lives") > 0, "the file has failed");
         drop(hog);
