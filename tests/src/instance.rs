@@ -174,6 +174,12 @@ impl<'a> Instance<'a> {
         &self.device
     }
 
+    /// The server's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A number of its status.
     ///
     /// # Errors

@@ -11,6 +11,9 @@ use crate::status;
 
 /// How long what a dead server left may take to be undone.
 const CLEANUP_LIMIT: Duration = Duration::from_secs(120);
+/// How long a server that has closed its socket may take to be gone, and how often that is looked at.
+const ENDING: Duration = Duration::from_secs(10);
+const STEP: Duration = Duration::from_millis(20);
 
 /// The directory of all instances: what UZSWAP_RUN names, else `/run/uzswap`; for those who are not root, the same in
 /// their own run-time directory.
@@ -60,24 +63,51 @@ pub fn swapoff(which: Option<&str>, all: bool) -> Result<(), Failure> {
 }
 
 fn swapoff_one(name: &str) -> Result<(), Failure> {
-    match cleanup::clean(&root(), name, CLEANUP_LIMIT) {
-        Ok(Some(undone)) => {
-            told(&undone);
-            Ok(())
-        }
-        // Alive, or not there; the socket tells which.
-        Ok(None) => ask(name, &Request::Swapoff),
-        Err(error) => Err(Failure::job(name, error)),
+    if clean(name)? {
+        return Ok(());
+    }
+    // Alive, or not there; the socket tells which.
+    match control::request(&socket_path(name), &Request::Swapoff) {
+        Err(RequestError::Io(error)) if ended_meanwhile(&error) => after_its_end(name),
+        asked => asked.map_err(|error| not_done(name, error)),
     }
 }
 
-/// Goes on after a failure, and reports the first.
+/// Undoes what a dead server of this name left. Whether there was one.
+fn clean(name: &str) -> Result<bool, Failure> {
+    let undone = cleanup::clean(&root(), name, CLEANUP_LIMIT).map_err(|error| Failure::job(name, error))?;
+    if let Some(undone) = &undone {
+        told(undone);
+    }
+    Ok(undone.is_some())
+}
+
+/// Whether the server went without an answer: somebody else's request was the one that ended it, or it was killed.
+fn ended_meanwhile(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | UnexpectedEof)
+}
+
+/// A server that ended in its own way has taken everything along; what one that was killed held on to is free a moment
+/// after its socket.
+fn after_its_end(name: &str) -> Result<(), Failure> {
+    for _ in 0..ENDING.as_millis() / STEP.as_millis() {
+        if clean(name)? || !root().join(name).exists() {
+            return Ok(());
+        }
+        std::thread::sleep(STEP);
+    }
+    Err(Failure::job(name, "its server does not answer and has not ended; try again"))
+}
+
+/// Goes on after a failure, and reports the first. An instance that ended meanwhile is off.
 fn swapoff_all() -> Result<(), Failure> {
     let names = swapdev::instances(&root()).map_err(Failure::told)?;
     let mut first = Ok(());
     for name in names {
         if let Err(failure) = swapoff_one(&name)
             && first.is_ok()
+            && root().join(&name).exists()
         {
             first = Err(failure);
         }
@@ -116,7 +146,11 @@ pub fn check(name: &str) -> Result<(), Failure> {
 }
 
 fn ask(name: &str, what: &Request) -> Result<(), Failure> {
-    control::request(&socket_path(name), what).map_err(|error| match error {
+    control::request(&socket_path(name), what).map_err(|error| not_done(name, error))
+}
+
+fn not_done(name: &str, error: RequestError) -> Failure {
+    match error {
         RequestError::Refused(_, text) => Failure::told(text),
         RequestError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => status::not_running(name),
         RequestError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
@@ -124,5 +158,5 @@ fn ask(name: &str, what: &Request) -> Result<(), Failure> {
         }
         RequestError::Io(error) => Failure::job(name, error),
         error => Failure::job(name, error),
-    })
+    }
 }
