@@ -108,6 +108,13 @@ fn a_killed_server_hangs_nobody_and_is_cleaned_up() {
         let death = hog.exit(ANSWER).expect("the program ends").signal();
         assert!(matches!(death, Some(libc::SIGBUS | libc::SIGKILL)), "{death:?}");
         drop(hog);
+        // Its last numbers are still there, and are not to be taken for those of a live one.
+        for args in [&["status", "killed"][..], &["get", "killed"], &["set", "killed", "compressor", "lz4"]] {
+            let output = uzswap.call(args).expect("it ends");
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            assert!(String::from_utf8_lossy(&output.stderr).contains("dead"), "{output:?}");
+        }
+        assert_eq!(uzswap.done(&["status", "--json"], ANSWER).expect("status"), "[]");
         if by_swapoff {
             uzswap.done(&["swapoff", "--all"], DRAIN).expect("swapoff --all cleans up");
         } else {

@@ -7,10 +7,14 @@
 //! Counters are the engine's own atomics, placed here. Facts are short texts (parameters, device, profile): a writer makes
 //! the sequence number odd, writes, and makes it even again; a reader that saw it change reads again. Whatever a reader
 //! finds in the file, it takes for data: a file of another layout is refused, and text is never trusted to be UTF-8.
+//!
+//! The writer holds a lock on the file for as long as it lives, however it ends. A reader only asks whether there is a lock,
+//! which needs no permission and disturbs nobody: the numbers of a dead server still look like those of a live one.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -155,6 +159,39 @@ impl Drop for Mapped {
     }
 }
 
+/// A lock on all of a file. It belongs to the open file and not to the process, so that closing another descriptor of the
+/// same file does not let go of it.
+fn whole_file() -> libc::flock {
+    // SAFETY: a flock is plain numbers; length 0 is all of the file, and these locks want 0 for the process.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = WRITE;
+    lock
+}
+
+/// `F_WRLCK` and `F_UNLCK`, in the width that they have in a lock.
+#[expect(clippy::cast_possible_truncation, reason = "1 and 2")]
+const WRITE: libc::c_short = libc::F_WRLCK as libc::c_short;
+#[expect(clippy::cast_possible_truncation, reason = "1 and 2")]
+const UNLOCKED: libc::c_short = libc::F_UNLCK as libc::c_short;
+
+fn lock(file: &File) -> io::Result<()> {
+    let lock = whole_file();
+    // SAFETY: the request reads one flock, which lives across the call.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn is_locked(file: &File) -> io::Result<bool> {
+    let mut lock = whole_file();
+    // SAFETY: the request reads and writes one flock, which lives across the call.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) } {
+        0 => Ok(lock.l_type != UNLOCKED),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The server's side of a block.
 pub struct Writer {
     mapped: Mapped,
@@ -172,6 +209,7 @@ impl Writer {
         let file: File =
             rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode)?.into();
         file.set_len(Mapped::bytes() as u64)?;
+        lock(&file)?;
         let mapped = Mapped::map(&file, ProtFlags::READ | ProtFlags::WRITE)?;
         mapped.head().bytes.store(Mapped::bytes() as u64, Ordering::Relaxed);
         mapped.head().magic.store(MAGIC, Ordering::Release);
@@ -183,7 +221,6 @@ impl Writer {
     /// # Errors
     /// As for linking a file.
     pub fn publish(&self, path: &Path) -> io::Result<()> {
-        use std::os::fd::AsRawFd;
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -217,6 +254,7 @@ impl StatsBlock for Writer {
 /// Anybody's view of an instance.
 pub struct Block {
     mapped: Mapped,
+    file: File,
 }
 
 impl Block {
@@ -233,7 +271,15 @@ impl Block {
         let head = mapped.head();
         let ours = head.magic.load(Ordering::Acquire) == MAGIC
             && head.bytes.load(Ordering::Relaxed) == Mapped::bytes() as u64;
-        if ours { Ok(Block { mapped }) } else { Err(BlockError::Layout) }
+        if ours { Ok(Block { mapped, file }) } else { Err(BlockError::Layout) }
+    }
+
+    /// Whether the writer lives.
+    ///
+    /// # Errors
+    /// As for asking for a lock.
+    pub fn is_alive(&self) -> io::Result<bool> {
+        is_locked(&self.file)
     }
 
     /// The counters. Gauges are at most about a second old.
@@ -282,6 +328,21 @@ mod tests {
         writer.set(&[(Fact::Device, &"x".repeat(1000))]);
         assert_eq!(block.fact(Fact::Device).len(), FACT_BYTES);
         assert_eq!(block.fact(Fact::Param(Param::Tree)), "radix", "a long text stays in its place");
+    }
+
+    #[test]
+    fn whether_the_writer_lives_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let writer = Writer::new(dir.path()).unwrap();
+        writer.publish(&path).unwrap();
+        let (block, other) = (Block::open(&path).unwrap(), Block::open(&path).unwrap());
+        assert!(block.is_alive().unwrap());
+        drop(other);
+        assert!(block.is_alive().unwrap(), "a reader that goes takes no lock along");
+        drop(writer);
+        assert!(!block.is_alive().unwrap());
+        assert!(!Block::open(&path).unwrap().is_alive().unwrap(), "what is left is a file");
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub enum Command {
         all: bool,
     },
     /// Show what instances hold and what they save
+    ///
+    /// A page counts as held until the kernel says that its swap slot is free. It says so by discard, for 512 neighbouring
+    /// slots (2 MiB) once all of them are free, so the numbers are above what /proc/swaps shows as used.
     Status {
         /// Only this instance
         name: Option<String>,

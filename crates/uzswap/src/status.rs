@@ -69,10 +69,20 @@ pub fn not_running(name: &str) -> Failure {
 
 fn open(name: &str) -> Result<Block, Failure> {
     check(name)?;
-    Block::open(&block_path(name)).map_err(|error| match error {
+    let block = Block::open(&block_path(name)).map_err(|error| match error {
         control::BlockError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => not_running(name),
         error => Failure::job(name, error),
-    })
+    })?;
+    match block.is_alive() {
+        Ok(false) => Err(dead(name)),
+        // Where the file system has no locks, nobody knows better.
+        Ok(true) | Err(_) => Ok(block),
+    }
+}
+
+/// The instance's server died and left everything behind.
+pub fn dead(name: &str) -> Failure {
+    Failure::job(name, "its server is dead; run uzswap swapoff --all to clean up")
 }
 
 fn parameters(block: &Block) -> impl Iterator<Item = (&'static str, String)> {

@@ -154,7 +154,7 @@ fn not_done(name: &str, error: RequestError) -> Failure {
         RequestError::Refused(_, text) => Failure::told(text),
         RequestError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => status::not_running(name),
         RequestError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            Failure::job(name, "its server is dead; run uzswap swapoff --all to clean up")
+            status::dead(name)
         }
         RequestError::Io(error) => Failure::job(name, error),
         error => Failure::job(name, error),
