@@ -1,4 +1,5 @@
-//! The block device without swap on it, the cache behind it: fio writes it in all sizes and orders and verifies what it reads.
+//! The block device without swap on it, the cache behind it, with and without a file behind that: fio writes it in all sizes
+//! and orders and verifies what it reads.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -6,14 +7,14 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use swapdev::{Attach, Errno, Page, PageStore, Via};
+use swapdev::{Attach, Errno, Page, PageStore, Transport, Via};
 use tests::machine::Machine;
 use tests::{need, wait};
 use zswap::{Counter, Keep, Options, PAGE_SIZE, Profile, SwapEntry, Zswap};
 
 const PAGES: u32 = 16 << 10;
 
-/// A cache, and nothing behind it.
+/// A cache as a page store.
 struct Cache(Zswap);
 
 impl Cache {
@@ -50,7 +51,7 @@ impl PageStore for Cache {
     }
 
     fn flush(&self) -> Result<(), Errno> {
-        Ok(())
+        self.0.flush(0).map_err(|error| Errno::from_raw_os_error(error.errno()))
     }
 }
 
@@ -63,22 +64,27 @@ fn ends_well(command: &mut Command) {
     assert!(status.as_ref().is_ok_and(std::process::ExitStatus::success), "{command:?}: {status:?}");
 }
 
-#[test]
-fn fio_reads_what_it_wrote() {
-    const NAME: &str = "fio_reads_what_it_wrote";
-    if !need::swap(NAME) {
-        return;
+/// Whether this machine can run the test `name`; if not, it has been said.
+fn can(name: &str) -> bool {
+    if !need::swap(name) {
+        return false;
     }
-    if Command::new("fio").arg("--version").output().is_err() {
-        need::skip(NAME, "fio is not installed");
-        return;
+    let has_fio = Command::new("fio").arg("--version").output().is_ok();
+    if !has_fio {
+        need::skip(name, "fio is not installed");
     }
+    has_fio
+}
+
+fn cache(params: &[(&str, &str)]) -> Zswap {
+    let mut options = Options::new(Profile::named("default").expect("a profile"));
+    options.params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Zswap::new(options).expect("a cache")
+}
+
+/// Makes a device of the store, and has fio write and verify all of it.
+fn fio_verifies(store: &Arc<Cache>) -> Box<dyn Transport> {
     let scratch = tempfile::tempdir().expect("a directory for fio's state");
-    let nowhere = Path::new("/nonexistent");
-    let before = Machine::now(nowhere);
-    let cache = Zswap::new(Options::new(Profile::named("default").expect("a profile"))).expect("a cache");
-    cache.swapon(0, PAGES, None).expect("slots");
-    let store = Arc::new(Cache(cache));
     let attach = Attach {
         store: store.clone(),
         threads: const { std::num::NonZeroUsize::new(2).expect("two is not zero") },
@@ -97,6 +103,20 @@ fn fio_reads_what_it_wrote() {
         "--output-format=terse",
     ]);
     ends_well(fio.arg(format!("--filename={}", device.path().display())).current_dir(scratch.path()));
+    device
+}
+
+#[test]
+fn fio_reads_what_it_wrote() {
+    if !can("fio_reads_what_it_wrote") {
+        return;
+    }
+    let nowhere = Path::new("/nonexistent");
+    let before = Machine::now(nowhere);
+    let cache = cache(&[]);
+    cache.swapon(0, PAGES, None).expect("slots");
+    let store = Arc::new(Cache(cache));
+    let device = fio_verifies(&store);
     assert!(store.0.counter(Counter::Zswpout) >= u64::from(PAGES), "fio has written all of it");
     assert!(store.0.counter(Counter::Zswpin) >= u64::from(PAGES), "and read it");
 
@@ -109,4 +129,39 @@ fn fio_reads_what_it_wrote() {
     assert!(page[at..at + PAGE_SIZE].iter().all(|byte| *byte == 0), "what was discarded reads as zeros");
     device.detach().expect("the device goes");
     before.assert_restored(nowhere);
+}
+
+#[test]
+fn fio_reads_what_went_to_a_file() {
+    if !can("fio_reads_what_went_to_a_file") {
+        return;
+    }
+    let nowhere = Path::new("/nonexistent");
+    let before = Machine::now(nowhere);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = swapfile::File::create(&dir.path().join("backing"), PAGES.into(), swapfile::Existing::Refuse);
+    let cache = cache(&[("max_pool_bytes", "4194304")]);
+    cache.swapon(0, PAGES, Some(Arc::new(file.expect("a file")))).expect("slots");
+    let store = Arc::new(Cache(cache));
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| store.0.run_shrink_worker());
+        // Ends the worker on every way out, or the scope would wait for it for ever.
+        let _stop = Stop(&store.0);
+        let device = fio_verifies(&store);
+        device.detach().expect("the device goes");
+        assert!(!worker.is_finished());
+    });
+    let count = |counter| store.0.counter(counter);
+    assert!(count(Counter::WrittenBackPages) + count(Counter::DeviceWrites) > u64::from(PAGES) / 2);
+    assert!(count(Counter::DeviceReads) > u64::from(PAGES) / 2, "fio has read what only the file had");
+    assert_eq!(count(Counter::DeviceErrors) + count(Counter::DecompressFail), 0);
+    before.assert_restored(nowhere);
+}
+
+struct Stop<'a>(&'a Zswap);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.stop_shrink_worker();
+    }
 }
