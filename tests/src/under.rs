@@ -72,14 +72,12 @@ pub fn alone(command: &[&str]) -> Output {
 pub fn possible(name: &str) -> bool {
     // SAFETY: geteuid takes nothing and cannot fail.
     let is_root = unsafe { libc::geteuid() } == 0;
-    let allowed =
-        std::fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd").is_ok_and(|text| text.trim() == "1");
     let reason = if !cfg!(target_arch = "x86_64") {
         "it is for x86-64"
     } else if !Path::new("/proc/sys/vm/unprivileged_userfaultfd").exists() {
         "this kernel has no userfaultfd"
-    } else if !is_root && !allowed && std::fs::File::open("/dev/userfaultfd").is_err() {
-        "no right to use userfaultfd"
+    } else if !is_root {
+        "fork events of userfaultfd take CAP_SYS_PTRACE"
     } else {
         return true;
     };

@@ -85,6 +85,45 @@ fn what_cannot_be_run_is_refused_before_it_is_started() {
 }
 
 #[test]
+fn without_the_right_it_says_what_it_takes() {
+    if !under::possible("without_the_right_it_says_what_it_takes") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let plain = uzswap.command(&["run", "--", "touch", "/tmp/uzswap-was-here"]);
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]);
+    command.arg(plain.get_program()).args(plain.get_args());
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done = tests::instance::ended(&mut command, LIMIT).expect("it ends");
+    let text = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("uzswap: run: ") && text.contains("CAP_SYS_PTRACE"), "{text}");
+    assert!(!std::path::Path::new("/tmp/uzswap-was-here").exists(), "it was started all the same");
+    assert_eq!(left(&uzswap), 0);
+}
+
+/// A program that gave its rights up is managed by the supervisor's.
+#[test]
+fn a_program_without_rights_is_paged() {
+    if !under::possible("a_program_without_rights_is_paged") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    // Where another user can get at it.
+    let place = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
+    let program = place.path().join("hazards");
+    fs::copy(programs::sibling("hazards"), &program).expect("a copy");
+    fs::set_permissions(uzswap.run_dir(), fs::Permissions::from_mode(0o755)).expect("its mode");
+    let program = program.to_str().expect("a name");
+    let command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program, "forks"];
+    let done = under::run(&uzswap, "64M", &[], &command);
+    assert!(done.output.status.success(), "{:?}", done.output);
+    assert!(done.number("evicted_pages") > 2000, "{}", done.stats);
+}
+
+#[test]
 fn input_output_and_environment_go_through() {
     if !under::possible("input_output_and_environment_go_through") {
         return;

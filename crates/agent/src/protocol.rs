@@ -59,8 +59,6 @@ pub struct Welcome {
     pub means: u32,
     /// 0.
     pub reserved: u32,
-    /// Features of the userfaultfd to ask for.
-    pub features: u64,
 }
 
 /// The answer to [`Welcome`]; the userfaultfd comes with it unless that was given.

@@ -13,9 +13,11 @@
 //! empty       the agent gives the staging area back to the system
 //! ```
 //!
+//! What was moved is what is in the staging area, which was empty before: the kernel's page tables are asked, not the agent.
+//!
 //! An agent that does not answer (the process is stopped, or traced) cannot be waited for: its memory is locked. The
-//! staging area's registration is taken away then, from here; after that the kernel refuses every move into it, so what
-//! is there is what was moved, and the batch goes on with that.
+//! staging area's registration is taken away then, from here; after that the kernel refuses every move into it, and the
+//! batch goes on with what is there.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -181,37 +183,48 @@ impl Evictor {
         if moving.is_empty() {
             return 0;
         }
-        let staging = hands.hello.staging;
-        if hands.owes_reply || memory.uffd.register(staging, hands.staging_end()).is_err() {
-            // The last order's answer is still out, or the process is ending.
+        let (staging, staging_end) = (hands.hello.staging, hands.staging_end());
+        let mut is_empty = true;
+        let looked = proc.mapped(staging, staging_end, |_, _| is_empty = false);
+        if hands.owes_reply
+            || !is_empty
+            || looked.is_err()
+            || memory.uffd.register(staging, staging_end).is_err()
+        {
+            // The answer to the last order is still out, or the process is ending.
+            drop(inner);
             let _ = hands.order(&self.order(Action::Empty, &[]));
-            self.put_back(memory, candidates);
+            self.put_back(candidates);
             return 0;
         }
         let command = self.order(Action::Move, &moving);
-        match hands.order(&command) {
-            Done::Reply(reply) => {
-                for (moving, errno) in moving.iter_mut().zip(reply.pages) {
-                    moving.errno = if reply.errno == 0 { errno } else { libc::EIO as u8 };
+        let done = hands.order(&command);
+        if !matches!(done, Done::Reply(_)) {
+            // From here on nothing can be moved there any more.
+            shared.counters.stalled_batches.add(1);
+            let _ = memory.uffd.unregister(staging, staging_end);
+        }
+        // The agent says why a page was not moved; whether it was, the kernel is asked.
+        for (at, moving) in moving.iter_mut().enumerate() {
+            moving.errno = match &done {
+                Done::Reply(reply) if reply.errno == 0 && reply.pages[at] != 0 => reply.pages[at],
+                _ => libc::EAGAIN as u8,
+            };
+        }
+        let looked = proc.mapped(staging, staging_end, |address, pages| {
+            let first = page_of(address) - page_of(staging);
+            for at in first..first + pages {
+                if let Some(moving) = moving.get_mut(at as usize) {
+                    moving.errno = 0;
                 }
             }
-            Done::Stalled => {
-                shared.counters.stalled_batches.add(1);
-                let _ = memory.uffd.unregister(staging, hands.staging_end());
-                moving.iter_mut().for_each(|moving| moving.errno = libc::EAGAIN as u8);
-                let there = proc.present(staging, hands.staging_end(), |address, pages| {
-                    let first = page_of(address) - page_of(staging);
-                    for at in first..first + pages {
-                        if let Some(moving) = moving.get_mut(at as usize) {
-                            moving.errno = 0;
-                        }
-                    }
-                });
-                if there.is_err() {
-                    return 0;
-                }
+        });
+        if looked.is_err() {
+            if !memory.uffd.is_dead(memory.probe) {
+                shared.tell("a program's page tables cannot be read (pagemap); ending it");
+                shared.kill(memory);
             }
-            Done::Gone => return 0,
+            return 0;
         }
         let moved = self.read(memory, &mut inner, proc, hands, &mut moving, candidates);
         let batch = inner.batch.clone();
@@ -285,8 +298,10 @@ impl Evictor {
             let from = hands.hello.staging + (at * PAGE_SIZE) as u64;
             let read = proc.read_pages(from, &mut buffer[at..at + run]);
             if read < run {
-                // A page that was moved and cannot be read: the process is going, or its memory must not be seen. It cannot
-                // go on without the page.
+                if memory.uffd.is_dead(memory.probe) {
+                    return None;
+                }
+                // Its memory must not be seen, and it cannot go on without the page.
                 shared.tell("a program's memory cannot be read back (process_vm_readv); ending it");
                 shared.kill(memory);
                 return None;
@@ -361,6 +376,10 @@ impl Evictor {
                 }
                 // It was wanted back or given up while it was on its way.
                 Some(slot) => shared.release(*slot),
+                // A child that was forked meanwhile is to have it too: it must be where both find it.
+                None if is_out
+                    && inner.events_wait
+                    && self.keep(inner, moving.page, batch.get(at as usize)) => {}
                 None if is_out => {
                     let content = batch.get(at as usize).map(std::slice::from_ref).unwrap_or_default();
                     match memory.uffd.copy(address_of(moving.page), content) {
@@ -383,7 +402,20 @@ impl Evictor {
         is_done
     }
 
-    fn put_back(&self, _: &Memory, candidates: &[Candidate]) {
+    /// Puts a page into the cache whatever the policy says of it.
+    fn keep(&self, inner: &mut Inner, page: Page, content: Option<&[u8; PAGE_SIZE]>) -> bool {
+        let Some(slot) = self.shared.books.lock().slots.allocate() else { return false };
+        let placed = content
+            .is_some_and(|content| self.shared.cache.swap_out(self.shared.entry(slot), content).is_ok());
+        if placed {
+            inner.table.set(page, State::Slot(slot));
+        } else {
+            self.shared.release(slot);
+        }
+        placed
+    }
+
+    fn put_back(&self, candidates: &[Candidate]) {
         let mut books = self.shared.books.lock();
         for candidate in candidates {
             books.policy.put_back(*candidate);

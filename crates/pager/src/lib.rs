@@ -102,8 +102,9 @@ impl fmt::Display for PagerError {
             PagerError::System(error) => error.fmt(f),
             PagerError::NoUserfaultfd(errno) => write!(
                 f,
-                "userfaultfd is refused ({}); it takes one of: read and write rights on /dev/userfaultfd, the capability \
-                 CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1 (and a seccomp filter that allows it)",
+                "userfaultfd is refused ({}); it takes the capability CAP_SYS_PTRACE (to be told of forks: root, or setcap \
+                 cap_sys_ptrace+ep on uzswap), then /dev/userfaultfd or sysctl vm.unprivileged_userfaultfd=1 where that is \
+                 not enough, and a seccomp filter that allows it",
                 io::Error::from_raw_os_error(*errno)
             ),
             PagerError::OldKernel => f.write_str(
@@ -279,7 +280,7 @@ impl Pager {
     /// [`PagerError`]; nothing is left behind then.
     pub fn start(config: Config) -> Result<Pager, PagerError> {
         let device = link::device();
-        check_kernel(device.is_some())?;
+        check_kernel(device.as_ref())?;
         let shared = Arc::new(Shared {
             books: Mutex::new(Books::new(config.slots)),
             cache: config.cache,
@@ -356,8 +357,9 @@ impl Pager {
 }
 
 /// Whether this kernel and this user can do it at all.
-fn check_kernel(has_device: bool) -> Result<(), PagerError> {
-    let features = uffd::offered(has_device)
-        .map_err(|error| PagerError::NoUserfaultfd(error.raw_os_error().unwrap_or(0)))?;
-    if features & uffd::FEATURES == uffd::FEATURES { Ok(()) } else { Err(PagerError::OldKernel) }
+fn check_kernel(device: Option<&OwnedFd>) -> Result<(), PagerError> {
+    uffd::try_out(device).map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => PagerError::OldKernel,
+        errno => PagerError::NoUserfaultfd(errno.unwrap_or(0)),
+    })
 }

@@ -14,13 +14,15 @@ use zswap::PAGE_SIZE;
 
 use crate::memory::{Inner, Memory};
 use crate::proc::Proc;
-use crate::uffd::{FEATURES, Uffd};
+use crate::uffd::Uffd;
 use crate::{PagerError, Shared};
 
 /// How long an agent may take for an order before the process counts as stopped.
 const ORDER_LIMIT: Duration = Duration::from_millis(25);
 /// How long a process may take to make its userfaultfd, once it was asked.
 const WELCOME_LIMIT: Duration = Duration::from_millis(50);
+/// How long a forked process may take to say that it has the one it was given.
+const GIVEN_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long it is taken for true how much of a process is shared.
 const SHARE_AGE: Duration = Duration::from_millis(50);
@@ -191,21 +193,23 @@ pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memo
         && hands.hello.forked != 0
         && let Some(memory) = shared.find_child(process.pid, &process.proc, hands.hello.probe)
     {
-        let welcome = Welcome { means: Means::Given as u32, reserved: 0, features: 0 };
+        let welcome = Welcome { means: Means::Given as u32, reserved: 0 };
         if send(hands.socket.as_fd(), bytes_of(&welcome), Some(memory.uffd.as_fd())).is_err() {
             return None;
         }
-        // The answer says nothing; it only has to be out of the way.
-        let owes_reply = receive::<Ready>(hands.socket.as_fd(), WELCOME_LIMIT).is_err();
+        if receive::<Ready>(hands.socket.as_fd(), GIVEN_LIMIT).is_err() {
+            // It is served, and not paged.
+            return None;
+        }
         let _ = Proc::open(process.pid).map(|proc| memory.proc.set(proc));
-        *memory.hands.lock() = Some(Hands { owes_reply, ..hands });
+        *memory.hands.lock() = Some(hands);
         *state = Stage::Managed(memory.clone());
         return Some(memory);
     }
     if !was_asked {
         let device = shared.device.as_ref().map(AsFd::as_fd);
         let means = if device.is_some() { Means::Device } else { Means::Call };
-        let welcome = Welcome { means: means as u32, reserved: 0, features: FEATURES };
+        let welcome = Welcome { means: means as u32, reserved: 0 };
         if send(hands.socket.as_fd(), bytes_of(&welcome), device).is_err() {
             return None;
         }
@@ -214,7 +218,12 @@ pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memo
         Ok((Ready { errno: 0, .. }, Some(uffd))) => {
             rustix::io::ioctl_fionbio(&uffd, true).ok()?;
             let forked = hands.hello.forked != 0;
-            let memory = shared.enter(Uffd::from(uffd), hands.hello.probe, Inner::default(), forked)?;
+            let uffd = Uffd::from(uffd);
+            if let Err(error) = uffd.begin() {
+                shared.refused(process.pid, error.raw_os_error().unwrap_or(libc::EIO));
+                return None;
+            }
+            let memory = shared.enter(uffd, hands.hello.probe, Inner::default(), forked)?;
             let _ = Proc::open(process.pid).map(|proc| memory.proc.set(proc));
             *memory.hands.lock() = Some(hands);
             *state = Stage::Managed(memory.clone());

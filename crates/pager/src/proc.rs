@@ -48,6 +48,8 @@ pub struct Proc {
     pagemap: File,
     maps: File,
     statm: File,
+    /// Of the memory, whatever becomes of the process's first thread.
+    mem: File,
 }
 
 /// Resident bytes.
@@ -66,7 +68,13 @@ impl Proc {
     /// The process is gone, or it may not be looked at.
     pub fn open(pid: u32) -> io::Result<Proc> {
         let open = |name| File::open(format!("/proc/{pid}/{name}"));
-        Ok(Proc { pid, pagemap: open("pagemap")?, maps: open("maps")?, statm: open("statm")? })
+        Ok(Proc {
+            pid,
+            pagemap: open("pagemap")?,
+            maps: open("maps")?,
+            statm: open("statm")?,
+            mem: open("mem")?,
+        })
     }
 
     /// The process.
@@ -192,8 +200,19 @@ impl Proc {
         locked
     }
 
-    /// Calls `each` with the runs of resident anonymous pages in a range: address and number of pages.
-    pub fn present(&self, start: u64, end: u64, mut each: impl FnMut(u64, u64)) -> io::Result<()> {
+    /// Calls `each` with the runs of resident anonymous pages in a range: address and number of pages. The kernel's page of
+    /// zeros is none.
+    pub fn present(&self, start: u64, end: u64, each: impl FnMut(u64, u64)) -> io::Result<()> {
+        self.scan(start, end, nr::PAGE_IS_PFNZERO | nr::PAGE_IS_FILE, each)
+    }
+
+    /// Calls `each` with the runs of pages where anything is mapped at all.
+    pub fn mapped(&self, start: u64, end: u64, each: impl FnMut(u64, u64)) -> io::Result<()> {
+        self.scan(start, end, 0, each)
+    }
+
+    /// Present pages that are of none of the categories in `without`.
+    fn scan(&self, start: u64, end: u64, without: u32, mut each: impl FnMut(u64, u64)) -> io::Result<()> {
         const REGIONS: usize = 256;
         let mut regions = [nr::page_region { start: 0, end: 0, categories: 0 }; REGIONS];
         let mut from = start;
@@ -207,8 +226,8 @@ impl Proc {
                 vec: regions.as_mut_ptr() as u64,
                 vec_len: REGIONS as u64,
                 max_pages: 0,
-                category_inverted: u64::from(nr::PAGE_IS_PFNZERO | nr::PAGE_IS_FILE),
-                category_mask: u64::from(nr::PAGE_IS_PRESENT | nr::PAGE_IS_PFNZERO | nr::PAGE_IS_FILE),
+                category_inverted: u64::from(without),
+                category_mask: u64::from(nr::PAGE_IS_PRESENT | without),
                 category_anyof_mask: 0,
                 return_mask: u64::from(nr::PAGE_IS_PRESENT),
             };
@@ -233,7 +252,14 @@ impl Proc {
         let Ok(pid) = i32::try_from(self.pid) else { return 0 };
         // SAFETY: the local vector is `to`, exclusively borrowed; the remote one is in another process.
         let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
-        usize::try_from(read).unwrap_or(0) / PAGE_SIZE
+        let pages = usize::try_from(read).unwrap_or(0) / PAGE_SIZE;
+        if pages == to.len() {
+            return pages;
+        }
+        // A process whose first thread has ended has no memory by its number any more; the file has it still.
+        let rest = to.get_mut(pages..).unwrap_or_default().as_flattened_mut();
+        let from = start + (pages * PAGE_SIZE) as u64;
+        if self.mem.read_exact_at(rest, from).is_ok() { to.len() } else { pages }
     }
 
     /// The CPU that a thread of it was last on.

@@ -120,6 +120,15 @@ impl Uffd {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Says what it is to report and do ([`FEATURES`]); the first call on a new one.
+    ///
+    /// # Errors
+    /// EPERM: fork events take CAP_SYS_PTRACE of the caller; EINVAL: the kernel lacks a feature.
+    pub fn begin(&self) -> io::Result<()> {
+        let mut api = nr::uffdio_api { api: u64::from(nr::UFFD_API), features: FEATURES, ioctls: 0 };
+        self.ioctl(ioctl::UFFDIO_API, &mut api)
+    }
+
     /// Faults on absent pages of this range are ours from now on.
     ///
     /// # Errors
@@ -210,34 +219,25 @@ impl Uffd {
     }
 }
 
-/// The features that this kernel offers to this user.
+/// Whether this kernel and this user can do all that is needed.
 ///
 /// # Errors
-/// EPERM, ENOSYS, or what a seccomp filter says: there is no userfaultfd for us.
-pub fn offered(has_device: bool) -> io::Result<u64> {
-    let fd = if has_device {
-        let device = crate::link::device().ok_or(io::ErrorKind::NotFound)?;
+/// EPERM, ENOSYS, or what a seccomp filter says: there is no userfaultfd for us; EINVAL: the kernel lacks a feature.
+pub fn try_out(device: Option<&OwnedFd>) -> io::Result<()> {
+    let fd = match device {
         // SAFETY: makes a descriptor; `_IO(USERFAULTFD_IOC, 0)` takes its flags as the argument.
-        unsafe {
-            libc::ioctl(
-                device.as_raw_fd(),
-                u64::from(nr::USERFAULTFD_IOC << 8) as libc::Ioctl,
-                libc::O_CLOEXEC,
-            )
-        }
-    } else {
+        Some(device) => unsafe {
+            let request = u64::from(nr::USERFAULTFD_IOC << 8) as libc::Ioctl;
+            libc::ioctl(device.as_raw_fd(), request, libc::O_CLOEXEC)
+        },
         // SAFETY: makes a descriptor.
-        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
-        i32::try_from(fd).unwrap_or(-1)
+        None => i32::try_from(unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) }).unwrap_or(-1),
     };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: just made, and nobody else's.
-    let uffd = Uffd(unsafe { OwnedFd::from_raw_fd(fd) });
-    let mut api = nr::uffdio_api { api: u64::from(nr::UFFD_API), features: 0, ioctls: 0 };
-    uffd.ioctl(ioctl::UFFDIO_API, &mut api)?;
-    Ok(api.features)
+    Uffd(unsafe { OwnedFd::from_raw_fd(fd) }).begin()
 }
 
 fn decode(message: &uffd_msg) -> Option<Message> {
