@@ -196,12 +196,16 @@ impl SwapFs {
 
 impl Filesystem for SwapFs {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Each of these is at worst slower when refused: MAX_IO is within fuser's limit, and both flags are older
-        // than the mount calls that got us here.
+        // The block layer makes requests of up to 1280 KiB, and the kernel cuts them at what FUSE carries. Written one part
+        // after the other, a failure in a later part is a short write, which the loop driver takes for a whole one: the
+        // kernel would drop a page that nobody has. Written asynchronously, the first failure is the request's.
+        config.add_capabilities(InitFlags::FUSE_ASYNC_DIO).map_err(|_| {
+            io::Error::new(io::ErrorKind::Unsupported, "the kernel has no asynchronous direct I/O")
+        })?;
+        // Each of these is at worst slower when refused.
         let _ = config.set_max_write(u32::try_from(MAX_IO).unwrap_or(u32::MAX));
         let _ = config.set_max_background(MAX_BACKGROUND);
         let _ = config.set_congestion_threshold(MAX_BACKGROUND);
-        let _ = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO);
         Ok(())
     }
 

@@ -27,7 +27,11 @@ fn open_direct(path: &Path) -> File {
     File::options().read(true).write(true).custom_flags(libc::O_DIRECT).open(path).unwrap()
 }
 
-/// `pages` pages of memory that direct I/O can use, no two the same.
+/// Bytes in a huge page.
+const HUGE: usize = 2 << 20;
+
+/// `pages` pages of memory that direct I/O can use, no two the same. In huge pages where the kernel has them: the kernel makes
+/// its longest requests only of memory that lies together, as it does for a huge page that it swaps out.
 struct Aligned {
     bytes: Vec<u8>,
     skip: usize,
@@ -35,8 +39,13 @@ struct Aligned {
 
 impl Aligned {
     fn new(pages: usize, seed: u64) -> Aligned {
-        let mut bytes = vec![0; (pages + 1) * PAGE_SIZE];
-        let skip = bytes.as_ptr().align_offset(PAGE_SIZE);
+        let mut bytes = vec![0; pages * PAGE_SIZE + HUGE];
+        let skip = bytes.as_ptr().align_offset(HUGE);
+        // SAFETY: the range lies in `bytes`; the advice changes no content. A kernel without huge pages refuses it.
+        let _ = unsafe {
+            let start = bytes.as_mut_ptr().add(skip).cast();
+            rustix::mm::madvise(start, pages * PAGE_SIZE, rustix::mm::Advice::LinuxHugepage)
+        };
         for (at, word) in bytes[skip..][..pages * PAGE_SIZE].chunks_exact_mut(8).enumerate() {
             word.copy_from_slice(&(seed << 32 | at as u64).to_le_bytes());
         }
