@@ -1,42 +1,119 @@
 //! A compressor against hostile input, and against itself.
 
 use std::cell::RefCell;
+use std::path::Path;
 
 use zcomp::{CompressError, Context, PAGE_SIZE, Page};
 
-thread_local! {
-    /// One context for all inputs, as in the cache: what one input leaves behind the next one meets.
-    static CONTEXT: RefCell<Option<Box<dyn Context>>> = const { RefCell::new(None) };
+use crate::fenced::Fenced;
+
+/// More than any compressor makes of a page, and the longest input that is tried.
+const ROOM: usize = 3 * PAGE_SIZE;
+/// Changes to a good stream that one input can make at most.
+const CHANGES: usize = 4;
+
+/// One for all inputs, as in the cache: what one input leaves behind the next one meets.
+struct Bench {
+    context: Box<dyn Context>,
+    input: Fenced,
+    output: Fenced,
+    page: Fenced,
 }
 
-/// Gives `data` to the decoder of the compressor `name`, and pages made of `data` to its encoder.
-pub fn decoder(name: &str, data: &[u8]) {
-    CONTEXT.with_borrow_mut(|slot| {
-        let context =
-            slot.get_or_insert_with(|| zcomp::lookup(name).expect("a known name").context().expect("memory"));
-        let mut page = [0; PAGE_SIZE];
-        if context.decompress(data, &mut page).is_ok() {
-            comes_back(context.as_mut(), &page, PAGE_SIZE);
+thread_local! {
+    static BENCH: RefCell<Option<Bench>> = const { RefCell::new(None) };
+}
+
+impl Bench {
+    fn new(name: &str) -> Bench {
+        Bench {
+            context: zcomp::lookup(name).expect("a known name").context().expect("memory"),
+            input: Fenced::new(ROOM),
+            output: Fenced::new(ROOM),
+            page: Fenced::new(PAGE_SIZE),
         }
-        if let Some((&kind, seed)) = data.split_first() {
-            comes_back(context.as_mut(), &made_of(kind, seed), usize::from(kind) * 16);
+    }
+
+    /// Decodes `stream`. What it makes must not depend on what was in the page before: a byte that the decoder says it
+    /// filled and did not would show another program's data.
+    fn decode(&mut self, stream: &[u8]) -> Option<Page> {
+        let input = self.input.last(stream.len());
+        input.copy_from_slice(stream);
+        let mut made = [0, 0xff].map(|before| {
+            self.page.page().fill(before);
+            let done = self.context.decompress(input, self.page.page());
+            done.is_ok().then(|| *self.page.page())
+        });
+        assert!(made[0] == made[1], "the page depends on what was there before");
+        made[0].take()
+    }
+
+    /// Compresses `page` into exactly `room` bytes.
+    fn encode(&mut self, page: &Page, room: usize) -> Option<Vec<u8>> {
+        *self.page.page() = *page;
+        let out = self.output.last(room);
+        match self.context.compress(self.page.page(), out) {
+            Ok(len) => Some(out[..len].to_vec()),
+            Err(error) => {
+                assert_eq!(error, CompressError::NoRoom);
+                None
+            }
+        }
+    }
+
+    /// A page comes back from its stream, and the room it is given decides only whether it fits. Returns the stream.
+    fn comes_back(&mut self, page: &Page, small: usize) -> Vec<u8> {
+        let stream = self.encode(page, ROOM).expect("room for any page");
+        assert!(self.decode(&stream).is_some_and(|back| back == *page), "another page came back");
+        if let Some(same) = self.encode(page, small) {
+            assert!(same == stream, "another stream in less room");
+        }
+        stream
+    }
+}
+
+/// Gives `data` to the decoder of the compressor `name`; takes it for a page, and for a good stream with damage.
+pub fn decoder(name: &str, data: &[u8]) {
+    if data.len() > ROOM {
+        return;
+    }
+    BENCH.with_borrow_mut(|slot| {
+        let bench = slot.get_or_insert_with(|| Bench::new(name));
+        if let Some(page) = bench.decode(data) {
+            bench.comes_back(&page, data.len());
+        }
+        let Some((&kind, seed)) = data.split_first() else { return };
+        let mut stream = bench.comes_back(&made_of(kind, seed), usize::from(kind) * 16);
+        for &[low, high, byte] in seed.as_rchunks::<3>().1.iter().rev().take(CHANGES) {
+            let at = usize::from(u16::from_le_bytes([low, high & 0x1f])) % (stream.len() + 1);
+            match high >> 6 {
+                0 => stream.insert(at, byte),
+                1 => stream.truncate(at),
+                _ if at < stream.len() => stream[at] ^= byte,
+                _ => {}
+            }
+        }
+        if let Some(page) = bench.decode(&stream) {
+            bench.comes_back(&page, stream.len());
         }
     });
 }
 
-/// Compresses `page` into ample room and into `small` bytes, and decompresses it.
-fn comes_back(context: &mut dyn Context, page: &Page, small: usize) {
-    const GUARD: u8 = 0xA5;
-    let mut out = [GUARD; 2 * PAGE_SIZE];
-    match context.compress(page, &mut out[..small]) {
-        Ok(len) => assert!(len <= small),
-        Err(error) => assert_eq!(error, CompressError::NoRoom),
+/// Writes to `dir` what a search may begin with: good streams, and what pages are made of.
+pub fn seeds(name: &str, dir: &Path) {
+    let mut bench = Bench::new(name);
+    let text = b"a page of memory, a page in swap, a page in the pool; ".repeat(3);
+    let numbers: Vec<u8> = (0..200u32).flat_map(|number| (number * 48).to_le_bytes()).collect();
+    for (number, seed) in [&text[..], &numbers, &[], &[7], &[3, 200, 0, 0, 255, 9, 0, 0]].iter().enumerate() {
+        for kind in 0..4 {
+            let stream = bench.encode(&made_of(kind, seed), ROOM).expect("room for any page");
+            let page: Vec<u8> = std::iter::once(kind | 0x80).chain(seed.iter().copied()).collect();
+            for (what, bytes) in [("stream", &stream), ("page", &page)] {
+                let path = dir.join(format!("{what}-{number}-{kind}"));
+                std::fs::write(&path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            }
+        }
     }
-    assert!(out[small..].iter().all(|&byte| byte == GUARD));
-    let len = context.compress(page, &mut out).expect("room for any page");
-    let mut back = [!page[0]; PAGE_SIZE];
-    assert_eq!(context.decompress(&out[..len], &mut back), Ok(()));
-    assert!(back == *page);
 }
 
 /// A page made of `seed`: repeated, followed by zeros, as runs, or as copies of what is there already.

@@ -1,5 +1,11 @@
-//! What the fuzz targets check.
+//! What the fuzz targets check, and what they begin with.
 
 pub mod codec;
 pub mod engine;
+mod fenced;
 pub mod outside;
+
+/// Where a target puts its first inputs before it starts, if anywhere: the variable `FUZZ_SEEDS` names the folder.
+pub fn seeds() -> Option<std::path::PathBuf> {
+    std::env::var_os("FUZZ_SEEDS").map(Into::into)
+}
