@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use undo::Undo;
+
 use crate::median;
 use crate::touch::ORDERS;
 
@@ -18,32 +20,16 @@ const KERNEL_CAP: u64 = 96;
 /// No run takes this long.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// A file of the kernel's that is put back as it was.
-struct Restored {
-    path: PathBuf,
-    before: String,
-}
-
-impl Restored {
-    fn set(path: &str, value: &str) -> Restored {
-        let before = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        fs::write(path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
-        Restored { path: path.into(), before: before.trim().to_owned() }
-    }
-}
-
-impl Drop for Restored {
-    fn drop(&mut self) {
-        let _ = fs::write(&self.path, &self.before);
-    }
-}
-
 /// The kernel's zswap in front of a swap file on this disk, and a memory cgroup.
 pub struct Kernel {
-    swap: PathBuf,
     cgroup: PathBuf,
-    _zswap: Vec<Restored>,
+    _undone: Vec<Undo>,
 }
+
+/// Ends what is in a cgroup and removes it.
+const REMOVE: &str = r#"xargs -r kill -KILL < "$1/cgroup.procs"; rmdir "$1""#;
+/// Turns a swap file off, where it is on, and removes it.
+const SWAPOFF: &str = r#"if grep -q "^$1 " /proc/swaps; then swapoff "$1"; fi && rm -f "$1""#;
 
 impl Kernel {
     /// Turns it on.
@@ -53,6 +39,8 @@ impl Kernel {
             let out = command.output().expect("the command runs");
             assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         };
+        let text = |path: &Path| path.to_str().expect("a temporary path is ASCII").to_owned();
+        let mut undone = vec![Undo::by(&["sh", "-c", SWAPOFF, "sh", &text(&swap)]).expect("a shell")];
         quiet(
             Command::new("dd")
                 .args(["if=/dev/zero", "bs=1M", "count=1024"])
@@ -60,15 +48,16 @@ impl Kernel {
         );
         quiet(Command::new("chmod").arg("600").arg(&swap));
         quiet(Command::new("mkswap").arg(&swap));
-        let set =
-            |name: &str, value: &str| Restored::set(&format!("/sys/module/zswap/parameters/{name}"), value);
-        let zswap = vec![set("compressor", compressor), set("enabled", "Y")];
+        for (name, value) in [("compressor", compressor), ("enabled", "Y")] {
+            let path = format!("/sys/module/zswap/parameters/{name}");
+            undone.push(Undo::write(path.as_ref(), value).unwrap_or_else(|error| panic!("{path}: {error}")));
+        }
         let cgroup = PathBuf::from(format!("/sys/fs/cgroup/memory/uzswap-compare-{}", std::process::id()));
         fs::create_dir(&cgroup).expect("a cgroup can be made");
+        undone.push(Undo::by(&["sh", "-c", REMOVE, "sh", &text(&cgroup)]).expect("a shell"));
         fs::write(cgroup.join("memory.swappiness"), "100").expect("the cgroup takes it");
-        let kernel = Kernel { swap, cgroup, _zswap: zswap };
-        quiet(Command::new("swapon").arg(&kernel.swap));
-        kernel
+        quiet(Command::new("swapon").arg(&swap));
+        Kernel { cgroup, _undone: undone }
     }
 
     /// Runs a command under `cap` bytes. Returns what it printed, its seconds, and the peak of the pool in bytes.
@@ -87,19 +76,6 @@ impl Kernel {
             });
         }
         timed(command, kernel_pool)
-    }
-}
-
-impl Drop for Kernel {
-    fn drop(&mut self) {
-        let _ = Command::new("swapoff").arg(&self.swap).output();
-        let _ = fs::remove_file(&self.swap);
-        for _ in 0..100 {
-            if fs::remove_dir(&self.cgroup).is_ok() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
     }
 }
 

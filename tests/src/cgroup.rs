@@ -4,9 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
 
-use crate::wait;
+use undo::Undo;
 
 /// Where memory cgroups can be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,7 +48,11 @@ pub fn memory_root() -> Option<Root> {
 pub struct Cgroup {
     path: PathBuf,
     limit_file: &'static str,
+    _removed: Undo,
 }
+
+/// Kills the members of a cgroup and removes it; the memory of the dead is given back a little later.
+const REMOVE: &str = r#"xargs -r kill -KILL < "$1/cgroup.procs"; rmdir "$1""#;
 
 impl Cgroup {
     /// Makes a cgroup that may keep `limit` bytes in RAM and swap the rest.
@@ -69,7 +72,8 @@ impl Cgroup {
             }
         };
         fs::create_dir(&path)?;
-        let cgroup = Cgroup { path, limit_file };
+        let removed = Undo::by(&["sh", "-c", REMOVE, "sh", path.to_str().unwrap_or_default()])?;
+        let cgroup = Cgroup { path, limit_file, _removed: removed };
         cgroup.set_limit(limit)?;
         if let Root::V1(_) = root {
             // Anonymous pages go first: it is they that this is about.
@@ -90,24 +94,5 @@ impl Cgroup {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    fn members(&self) -> Vec<libc::pid_t> {
-        let procs = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
-        procs.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        for pid in self.members() {
-            // SAFETY: kill takes numbers only; the number was just listed as a member of a cgroup of our own.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
-        // The memory of the dead is given back a little later.
-        let removed = wait::until(Duration::from_secs(20), || fs::remove_dir(&self.path).is_ok());
-        if !removed {
-            eprintln!("{}: could not be removed", self.path.display());
-        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use undo::Undo;
 
 use crate::{programs, wait};
 
@@ -34,6 +35,8 @@ pub fn ended(command: &mut Command, limit: Duration) -> io::Result<Output> {
 #[derive(Debug)]
 pub struct Uzswap {
     program: PathBuf,
+    // In this order when dropped. An instance that is left is turned off, its server too.
+    _cleaned: Undo,
     run: TempDir,
 }
 
@@ -44,7 +47,9 @@ impl Uzswap {
     /// As for making a directory.
     pub fn new(program: &Path) -> io::Result<Uzswap> {
         let run = tempfile::Builder::new().prefix("uzswap-run-").tempdir()?;
-        Ok(Uzswap { program: program.to_owned(), run })
+        let directory = format!("UZSWAP_RUN={}", run.path().display());
+        let words = ["env", &directory, program.to_str().unwrap_or_default(), "swapoff", "--all"];
+        Ok(Uzswap { program: program.to_owned(), _cleaned: Undo::by(&words)?, run })
     }
 
     /// Uses the program of this source tree.
@@ -120,14 +125,6 @@ impl Uzswap {
     }
 }
 
-impl Drop for Uzswap {
-    fn drop(&mut self) {
-        if let Err(error) = self.done(&["swapoff", "--all"], DRAIN) {
-            eprintln!("cleaning up: {error}");
-        }
-    }
-}
-
 /// A server in the foreground, as our child. Dropping it takes the device away, in the worst case by SIGKILL, after
 /// which dropping the [`Uzswap`] cleans up.
 #[derive(Debug)]
@@ -178,6 +175,25 @@ impl<'a> Instance<'a> {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The server's process that turns the area off, and the child of that process which is about to, if it is.
+    ///
+    /// # Panics
+    /// When the former is not there.
+    #[must_use]
+    pub fn swapoff_processes(&self) -> (u32, Option<u32>) {
+        let child = |parent: u32| {
+            let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+            children.unwrap_or_default().split_whitespace().filter_map(|child| child.parse().ok()).find(
+                |child| {
+                    let name = std::fs::read_to_string(format!("/proc/{child}/comm"));
+                    name.is_ok_and(|name| name.trim() == "uzswap-swapoff")
+                },
+            )
+        };
+        let waiting = child(self.pid()).expect("it is the server's child");
+        (waiting, child(waiting))
     }
 
     /// A number of its status.

@@ -3,14 +3,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use tempfile::TempDir;
+use undo::Undo;
 
-use crate::wait;
-
-/// How long storage may stay busy after its last user has gone.
-const BUSY: Duration = Duration::from_secs(60);
 /// An option: pool bytes that a quarter of the pages of a hog fit in.
 pub const POOL: &str = "max_pool_bytes=4194304";
 
@@ -33,11 +29,8 @@ pub fn done(words: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
-fn undo(words: &[&str]) {
-    let again = || Command::new(words[0]).args(&words[1..]).output().is_ok_and(|it| it.status.success());
-    if !wait::until(BUSY, again) {
-        eprintln!("not undone: {words:?}");
-    }
+fn undo(words: &[&str]) -> Undo {
+    Undo::by(words).expect("a shell")
 }
 
 fn text(path: &Path) -> &str {
@@ -47,8 +40,9 @@ fn text(path: &Path) -> &str {
 /// A directory for files, on the disk or on a file system of its own.
 #[derive(Debug)]
 pub struct Directory {
+    // In this order when dropped.
+    mounted: Option<Undo>,
     dir: TempDir,
-    mounted: bool,
 }
 
 impl Directory {
@@ -58,7 +52,7 @@ impl Directory {
     /// When it cannot be made.
     #[must_use]
     pub fn plain() -> Directory {
-        Directory { dir: tempfile::tempdir().expect("a directory"), mounted: false }
+        Directory { mounted: None, dir: tempfile::tempdir().expect("a directory") }
     }
 
     /// A tmpfs of `mib` MiB.
@@ -69,7 +63,7 @@ impl Directory {
     pub fn tmpfs(mib: u32) -> Directory {
         let mut made = Directory::plain();
         done(&["mount", "-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs", text(made.dir.path())]);
-        made.mounted = true;
+        made.mounted = Some(undo(&["umount", text(made.dir.path())]));
         made
     }
 
@@ -98,31 +92,12 @@ impl Directory {
     }
 }
 
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if self.mounted {
-            undo(&["umount", text(self.dir.path())]);
-        }
-    }
-}
-
-/// What undoes a change when it is dropped.
-#[derive(Debug)]
-pub struct Guard {
-    command: Vec<String>,
-    /// The place of a mount, which goes after it.
-    _at: Option<Directory>,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        undo(&self.command.iter().map(String::as_str).collect::<Vec<_>>());
-    }
-}
-
 /// A loop device on a file.
 #[derive(Debug)]
-pub struct LoopDevice(PathBuf);
+pub struct LoopDevice {
+    path: PathBuf,
+    _detached: Undo,
+}
 
 impl LoopDevice {
     /// Attaches one.
@@ -131,13 +106,16 @@ impl LoopDevice {
     /// When that fails.
     #[must_use]
     pub fn on(file: &Path) -> LoopDevice {
-        LoopDevice(done(&["losetup", "--find", "--show", text(file)]).into())
+        let path = done(&["losetup", "--find", "--show", text(file)]);
+        // Read-only would outlive what is on the device.
+        let script = r#"blockdev --setrw "$1"; losetup --detach "$1""#;
+        LoopDevice { _detached: undo(&["sh", "-c", script, "sh", &path]), path: path.into() }
     }
 
     /// The device node.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Mounts what is on it, until the guard is dropped.
@@ -145,10 +123,11 @@ impl LoopDevice {
     /// # Panics
     /// When that fails.
     #[must_use]
-    pub fn mount(&self) -> Guard {
-        let at = Directory::plain();
-        done(&["mount", text(&self.0), text(at.dir.path())]);
-        Guard { command: vec!["umount".into(), text(at.dir.path()).into()], _at: Some(at) }
+    pub fn mount(&self) -> Directory {
+        let mut at = Directory::plain();
+        done(&["mount", text(&self.path), text(at.dir.path())]);
+        at.mounted = Some(undo(&["umount", text(at.dir.path())]));
+        at
     }
 
     /// Has the kernel swap to it, after everything else, until the guard is dropped.
@@ -156,9 +135,9 @@ impl LoopDevice {
     /// # Panics
     /// When that fails.
     #[must_use]
-    pub fn swapon(&self) -> Guard {
-        done(&["swapon", "--priority", "0", text(&self.0)]);
-        Guard { command: vec!["swapoff".into(), text(&self.0).into()], _at: None }
+    pub fn swapon(&self) -> Undo {
+        done(&["swapon", "--priority", "0", text(&self.path)]);
+        undo(&["swapoff", text(&self.path)])
     }
 
     /// Makes every write to it fail from now on.
@@ -166,14 +145,6 @@ impl LoopDevice {
     /// # Panics
     /// When that fails.
     pub fn make_read_only(&self) {
-        done(&["blockdev", "--setro", text(&self.0)]);
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        // That would outlive what is on the device.
-        undo(&["blockdev", "--setrw", text(&self.0)]);
-        undo(&["losetup", "--detach", text(&self.0)]);
+        done(&["blockdev", "--setro", text(&self.path)]);
     }
 }

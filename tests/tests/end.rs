@@ -41,6 +41,35 @@ fn sigterm_brings_every_page_back() {
     }
 }
 
+/// The kernel may refuse a swapoff, or kill who asks for it, when memory is short. Nobody hears a signal fail, so the server
+/// goes on trying.
+#[test]
+fn sigterm_is_not_forgotten_when_the_drain_fails() {
+    if !need::swap("sigterm_is_not_forgotten_when_the_drain_fails") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let before = Machine::now(uzswap.run_dir());
+    let mut instance = Instance::start(&uzswap, "refused", &SIZE).expect("swapon");
+    let mut hog = small();
+    hog.set_limit(128).expect("a higher limit");
+    // The one that drains is killed soon after its start, until it has been three times. A whole drain takes longer.
+    instance.signal(libc::SIGTERM);
+    let start = std::time::Instant::now();
+    let mut killed = 0;
+    while killed < 3 {
+        assert!(start.elapsed() < ANSWER, "tried again only {killed} times");
+        if let (_, Some(draining)) = instance.swapoff_processes() {
+            let kill = std::process::Command::new("kill").args(["-KILL", &draining.to_string()]).status();
+            killed += u32::from(kill.expect("kill runs").success());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(instance.exit(DRAIN).expect("the server ends").success());
+    assert_right(&hog.ask("check", ANSWER));
+    before.assert_restored(uzswap.run_dir());
+}
+
 /// Only SIGKILL takes pages away: neither a closed terminal, nor Ctrl-Z, nor a timer, a limit or a stray kill may do that.
 #[test]
 fn other_signals_cost_no_page() {

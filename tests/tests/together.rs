@@ -1,6 +1,5 @@
 //! Commands that meet each other, and the processes of a server that do not all die at once.
 
-use std::fs;
 use std::process::Output;
 
 use tests::hog::{ANSWER, assert_right, small};
@@ -89,12 +88,7 @@ fn without_the_process_that_turns_it_off() {
     let mut instance = Instance::start(&uzswap, "orphan", &["--size", "128M"]).expect("swapon");
     let device = instance.device().to_str().expect("ASCII").to_owned();
     let mut hog = small();
-    let server = instance.pid().to_string();
-    let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children")).expect("children");
-    let helper = children.split_whitespace().find(|child| {
-        fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "uzswap-swapoff")
-    });
-    done(&["kill", "-KILL", helper.expect("it is the server's child")]);
+    done(&["kill", "-KILL", &instance.swapoff_processes().0.to_string()]);
     for _ in 0..2 {
         let output = ended(&mut uzswap.command(&["swapoff", "orphan"]), COMMAND).expect("it ends");
         assert_eq!(output.status.code(), Some(1), "{output:?}");

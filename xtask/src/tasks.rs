@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use undo::Undo;
+
 use crate::run::{Why, become_it, cargo, root, run, target, there_is};
 
 /// What the tests use besides Rust: the program that shows it is there, and the Debian package.
@@ -37,6 +39,7 @@ pub fn bench(args: &[&str]) -> Result<(), Why> {
 /// Everything that must hold before a change goes in.
 pub fn test() -> Result<(), Why> {
     install()?;
+    let _zswap = kernel_zswap_off();
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
     // In what is shipped a warning is an error; in test code it is only shown.
     run(&mut cargo(&["clippy", "--workspace", "--all-targets"]))?;
@@ -59,6 +62,15 @@ pub fn test() -> Result<(), Why> {
     run(&mut cargo(&["doc", "--workspace", "--no-deps"]))?;
     println!("xtask test: all passed");
     Ok(())
+}
+
+/// Turns the kernel's own zswap off for our time, where it is on and we may: pages that it takes never come to ours.
+fn kernel_zswap_off() -> Option<Undo> {
+    let off = Undo::kernel_zswap_off().ok().flatten();
+    if off.is_some() {
+        println!("the kernel's own zswap is turned off until this has ended");
+    }
+    off
 }
 
 /// Installs what is missing, as root on a Debian. Elsewhere the tests that need it say so.
@@ -137,7 +149,7 @@ fn fuzz() -> Result<(), Why> {
             "-verbosity=0",
         ]);
         command.arg(format!("-max_total_time={FUZZ_SECONDS}"));
-        run(command.current_dir(&dir).env("CARGO_TARGET_DIR", &target))?;
+        run(command.current_dir(&dir).env("CARGO_TARGET_DIR", &target).env("FUZZ_SEEDS", &inputs))?;
     }
     Ok(())
 }

@@ -5,10 +5,10 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use swapfile::{DeviceError, Existing, File, Latched, OpenError, PAGE_SIZE, Page, SwapDevice};
 use tempfile::TempDir;
+use undo::Undo;
 
 fn page(seed: u8) -> Page {
     std::array::from_fn(|at| seed.wrapping_mul(31).wrapping_add((at % 251) as u8))
@@ -37,27 +37,6 @@ fn sh(words: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
 }
 
-/// What undoes a change of the machine. It is tried for a while: a device is busy for a moment after its last close.
-struct Undo(Vec<String>);
-
-impl Undo {
-    fn by(words: &[&str]) -> Undo {
-        Undo(words.iter().map(|word| (*word).to_owned()).collect())
-    }
-}
-
-impl Drop for Undo {
-    fn drop(&mut self) {
-        for _ in 0..100 {
-            if Command::new(&self.0[0]).args(&self.0[1..]).output().is_ok_and(|out| out.status.success()) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        eprintln!("not undone: {:?}", self.0);
-    }
-}
-
 /// A file system of its own, of a kind that lives in RAM.
 struct Mount {
     // In this order when dropped.
@@ -70,7 +49,7 @@ impl Mount {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().to_str().unwrap();
         sh(&["mount", "-t", kind, "-o", options, "none", at]);
-        Mount { _mounted: Undo::by(&["umount", at]), dir }
+        Mount { _mounted: Undo::by(&["umount", at]).unwrap(), dir }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -93,7 +72,7 @@ impl Loop {
     fn on(backing: PathBuf, pages: u64) -> Loop {
         fs::File::create(&backing).unwrap().set_len(pages * 4096).unwrap();
         let path = sh(&["losetup", "--find", "--show", backing.to_str().unwrap()]);
-        Loop { _attached: Undo::by(&["losetup", "-d", &path]), path: path.into(), backing }
+        Loop { _attached: Undo::by(&["losetup", "-d", &path]).unwrap(), path: path.into(), backing }
     }
 }
 
@@ -236,7 +215,7 @@ fn a_block_device_that_cannot_write_is_latched() {
     let file = File::open(&small.path, 16).unwrap();
     file.discard(0, 16).unwrap();
     // That outlives what is on the loop device.
-    let _writable = Undo::by(&["blockdev", "--setrw", small.path.to_str().unwrap()]);
+    let _writable = Undo::by(&["blockdev", "--setrw", small.path.to_str().unwrap()]).unwrap();
     sh(&["blockdev", "--setro", small.path.to_str().unwrap()]);
     assert!(matches!(file.write_pages(0, &[page(1)]), Err(DeviceError::Io(_))));
     assert!(read(&file, 0).unwrap() == [0; PAGE_SIZE]);
@@ -253,7 +232,7 @@ fn what_the_kernel_swaps_to_is_refused() {
     sh(&["mkswap", device]);
     let before = fs::read(&below.backing).unwrap();
     sh(&["swapon", device]);
-    let on = Undo::by(&["swapoff", device]);
+    let on = Undo::by(&["swapoff", device]).unwrap();
     assert_eq!(File::open(&below.path, 1).err(), Some(OpenError::InUseAsSwap));
     drop(on);
     assert!(fs::read(&below.backing).unwrap() == before, "nothing was written");
@@ -264,7 +243,7 @@ fn what_the_kernel_swaps_to_is_refused() {
     sh(&["chmod", "600", file.to_str().unwrap()]);
     sh(&["mkswap", file.to_str().unwrap()]);
     sh(&["swapon", file.to_str().unwrap()]);
-    let on = Undo::by(&["swapoff", file.to_str().unwrap()]);
+    let on = Undo::by(&["swapoff", file.to_str().unwrap()]).unwrap();
     assert_eq!(File::open(&file, 1).err(), Some(OpenError::InUseAsSwap));
     assert!(File::create(&file, 1, Existing::Replace).is_err());
     assert_eq!(fs::metadata(&file).unwrap().len(), 64 * 4096);

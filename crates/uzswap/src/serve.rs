@@ -1,12 +1,14 @@
 //! The server behind a device: what runs in it, and how it ends.
 //!
 //! It ends in one way: the kernel has brought every page back. SIGTERM, SIGINT, SIGQUIT and the socket's `swapoff` ask for
-//! that; when it fails (there is no memory for the pages) the server goes on, and the next request tries again.
+//! that; while it fails (there is no memory for the pages, or not at this moment) the server goes on. After a signal it
+//! tries again by itself, since whoever sent it hears nothing; the socket's client is told, and may ask again.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
 
 use control::{Fact, Reply, Request, Writer};
 use signal_hook::consts::{self as signals, TERM_SIGNALS};
@@ -40,6 +42,11 @@ const OUTLIVED: [i32; 12] = [
     signals::SIGPROF,
     signals::SIGIO,
 ];
+
+/// How long a swapoff that a signal asked for, and that failed, is left before it is tried again: doubled each time, because
+/// each try may read for minutes, up to the second of these.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Something that wants the device off.
 enum Event {
@@ -92,13 +99,13 @@ pub fn run(plan: &Plan, on: impl FnOnce(&Path)) -> Result<(), Failure> {
         let cache = cache.clone();
         move || cache.run_shrink_worker()
     })?;
-    let mut asked = Some(background("control", {
+    let asked = background("control", {
         let (cache, wants) = (cache.clone(), wants.clone());
         move || {
             // When the socket fails, signals still work.
             let _ = server.run(|request| answer(request, &cache, &writer, &wants));
         }
-    })?);
+    })?;
     background("signals", move || {
         for signal in signals.forever() {
             if TERM_SIGNALS.contains(&signal) && wants.send(Event::Signal).is_err() {
@@ -111,29 +118,39 @@ pub fn run(plan: &Plan, on: impl FnOnce(&Path)) -> Result<(), Failure> {
         on(path);
     }
 
-    for event in events {
-        let off = device.swapoff_and_close();
-        let failed = off.as_ref().err().map(ToString::to_string);
-        if let Some(text) = &failed {
-            eprintln!("uzswap: {text}; the device stays on, no page is lost");
-        }
-        if let Event::Swapoff(reply) = event {
-            let told = off.map_err(|error| (error.errno().raw_os_error(), error.to_string()));
-            let _ = reply.send(told);
-            if failed.is_none()
-                && let Some(asked) = asked.take()
-            {
-                // The one who asked is to have the answer before this process is gone.
-                let _ = asked.join();
-            }
-        }
-        if failed.is_none() {
-            break;
-        }
+    if let Some(Event::Swapoff(_)) = until_off(&mut device, &events) {
+        // The one who asked is to have the answer before this process is gone.
+        let _ = asked.join();
     }
     cache.stop_shrink_worker();
     let _ = worker.join();
     Ok(())
+}
+
+/// Serves until the device is off. What asked for it, if anything.
+fn until_off(device: &mut Device, events: &Receiver<Event>) -> Option<Event> {
+    let mut said = None;
+    let mut pause = None;
+    loop {
+        let event = match pause {
+            None => events.recv().ok()?,
+            // Nothing came: it is time to try again for the signal.
+            Some(pause) => events.recv_timeout(pause).unwrap_or(Event::Signal),
+        };
+        let off = device.swapoff_and_close();
+        let failed = off.as_ref().err().map(ToString::to_string);
+        if let Event::Swapoff(reply) = &event {
+            let told = off.map_err(|error| (error.errno().raw_os_error(), error.to_string()));
+            let _ = reply.send(told);
+        } else {
+            pause = Some(pause.map_or(FIRST_PAUSE, |pause: Duration| LAST_PAUSE.min(pause * 2)));
+        }
+        let Some(text) = failed else { return Some(event) };
+        if said.as_ref() != Some(&text) {
+            eprintln!("uzswap: {text}; the device stays on, no page is lost");
+            said = Some(text);
+        }
+    }
 }
 
 /// A thread; it inherits what the deadlock kit gave this one.

@@ -16,6 +16,7 @@ use tests::content::{PAGE, Source};
 use tests::hog::{Answer, Hog};
 use tests::instance::{DRAIN, Uzswap};
 use tests::{need, programs};
+use undo::Undo;
 use zswap::{Counter, Keep, Options, Profile, SwapEntry, Zswap};
 
 /// Memory the program touches, and what it may keep.
@@ -61,6 +62,11 @@ impl Saved {
 }
 
 fn main() -> ExitCode {
+    // Where it stays on for want of a right, what follows says so.
+    let zswap = Undo::kernel_zswap_off().ok().flatten();
+    if zswap.is_some() {
+        println!("the kernel's own zswap takes pages before they come here: it is turned off meanwhile");
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let handled = [SIGINT, SIGTERM].map(|signal| signal_hook::flag::register(signal, stop.clone()));
     let done = match (handled.into_iter().find_map(Result::err), need::missing_for_swap()) {
