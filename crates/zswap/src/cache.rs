@@ -48,7 +48,12 @@ pub struct Options {
     pub zpool: zpool::Config,
     /// Threads that can be at work at once without waiting for one another's buffers.
     pub workers: usize,
+    /// How a compressor is found by its name.
+    pub compressors: Lookup,
 }
+
+/// Finds a compressor by its name, as [`zcomp::lookup`] does. A measurement may put its own in.
+pub type Lookup = fn(&str) -> Result<Arc<dyn zcomp::Compressor>, LookupError>;
 
 impl Options {
     /// The options of a cache with this profile that has this machine to itself.
@@ -60,6 +65,7 @@ impl Options {
             stats: Box::new(Box::<Stats>::default()),
             zpool: zpool::Config::default(),
             workers: 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            compressors: zcomp::lookup,
         }
     }
 }
@@ -118,6 +124,7 @@ pub struct Zswap {
     metadata: AtomicU64,
     ram_bytes: u64,
     zpool_config: zpool::Config,
+    compressors: Lookup,
     pub(crate) tree: TreeKind,
     config: Mutex<Names>,
 }
@@ -131,7 +138,7 @@ struct Names {
 impl Zswap {
     /// Makes a cache. It holds nothing and no swap type is on.
     pub fn new(options: Options) -> Result<Zswap, InitError> {
-        let Options { profile, params, ram_bytes, stats, zpool, workers } = options;
+        let Options { profile, params, ram_bytes, stats, zpool, workers, compressors } = options;
         let live = Live::new(profile);
         let mut names = Names { compressor: String::new(), zpool: profile.zpool };
         let mut tree = profile.tree;
@@ -143,7 +150,9 @@ impl Zswap {
                 profile.access(param).ok_or(ParamError::Unknown)?;
                 match param {
                     _ if text.is_empty() => {}
-                    Param::Compressor => names.compressor = find_compressor(text)?.name().to_owned(),
+                    Param::Compressor => {
+                        names.compressor = find_compressor(compressors, text)?.name().to_owned()
+                    }
                     Param::Zpool => names.zpool = find_zpool(profile, text)?,
                     Param::Tree => tree = parse_tree(text)?,
                     _ => {
@@ -154,7 +163,8 @@ impl Zswap {
             };
             set().map_err(|error| InitError { param: name.to_owned(), error })?;
         }
-        let first = make_pool(profile, names.zpool, &names.compressor, &zpool)
+        let first = find_compressor(compressors, &names.compressor)
+            .and_then(|compressor| make_pool(profile, names.zpool, compressor, &zpool))
             .map_err(|error| InitError { param: Param::Compressor.name().to_owned(), error })?;
         let pools = Pools::new(first);
         let cache = Zswap {
@@ -169,6 +179,7 @@ impl Zswap {
             metadata: AtomicU64::new(0),
             ram_bytes,
             zpool_config: zpool,
+            compressors,
             tree,
             config: Mutex::new(names),
         };
@@ -216,7 +227,7 @@ impl Zswap {
         match param {
             Param::Compressor => {
                 let mut names = self.config.lock();
-                let compressor = find_compressor(text)?.name().to_owned();
+                let compressor = find_compressor(self.compressors, text)?.name().to_owned();
                 self.switch_pool(names.zpool, &compressor)?;
                 names.compressor = compressor;
             }
@@ -292,7 +303,7 @@ impl Zswap {
     /// Makes the pool of this pair current: an old one if it is still here, else a new one.
     fn switch_pool(&self, zpool: &'static str, compressor: &str) -> Result<(), ParamError> {
         // Made before the workers are stopped, and dropped after where an old one is found.
-        let fresh = make_pool(self.profile, zpool, compressor, &self.zpool_config)?;
+        let fresh = self.make_pool(zpool, compressor)?;
         self.workers.change_pools(|pools| {
             let number = match pools.find(zpool, compressor) {
                 Some(number) => number,
@@ -304,13 +315,18 @@ impl Zswap {
         })
     }
 
+    fn make_pool(&self, zpool: &str, compressor: &str) -> Result<Pool, ParamError> {
+        let compressor = find_compressor(self.compressors, compressor)?;
+        make_pool(self.profile, zpool, compressor, &self.zpool_config)
+    }
+
     /// The pool for pages that have to be kept and that the current pool does not hold: whole pages in zsmalloc.
     pub(crate) fn fallback_pool(&self) -> Option<u8> {
         if let Some(number) = self.workers.one().pools.fallback() {
             return Some(number);
         }
         let names = self.config.lock();
-        let fresh = make_pool(self.profile, "zsmalloc", &names.compressor, &self.zpool_config).ok()?;
+        let fresh = self.make_pool("zsmalloc", &names.compressor).ok()?;
         let fresh = Pool { fallback: true, ..fresh };
         self.workers.change_pools(|pools| pools.fallback().or_else(|| pools.add(fresh)))
     }
@@ -408,8 +424,8 @@ impl Zswap {
     pub(crate) const TICK: Duration = Duration::from_secs(1);
 }
 
-fn find_compressor(text: &str) -> Result<Arc<dyn zcomp::Compressor>, ParamError> {
-    zcomp::lookup(text.trim()).map_err(|error| match error {
+fn find_compressor(lookup: Lookup, text: &str) -> Result<Arc<dyn zcomp::Compressor>, ParamError> {
+    lookup(text.trim()).map_err(|error| match error {
         LookupError::BadParameter(expected) => ParamError::Invalid(expected),
         LookupError::Unavailable(why) => {
             ParamError::NoSuchName(format!("{} ({why})", zcomp::names().join(" ")))
@@ -426,10 +442,9 @@ fn find_zpool(profile: &Profile, text: &str) -> Result<&'static str, ParamError>
 fn make_pool(
     profile: &Profile,
     zpool: &str,
-    compressor: &str,
+    compressor: Arc<dyn zcomp::Compressor>,
     config: &zpool::Config,
 ) -> Result<Pool, ParamError> {
-    let compressor = find_compressor(compressor)?;
     let zpool = zpool::create(zpool, config).map_err(|error| match error {
         zpool::CreateError::Unknown => ParamError::NoSuchName(zpool::drivers().join(" ")),
         zpool::CreateError::NoMemory => ParamError::NoMemory,

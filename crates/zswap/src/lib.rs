@@ -36,7 +36,7 @@ mod tree;
 mod worker;
 mod writeback;
 
-pub use cache::{InitError, Options, SWAP_TYPES, SwapEntry, SwaponError, Zswap, system_ram_bytes};
+pub use cache::{InitError, Lookup, Options, SWAP_TYPES, SwapEntry, SwaponError, Zswap, system_ram_bytes};
 pub use error::{LoadError, ParamError, Refusal, SwapOutError};
 pub use load::{Keep, Source};
 pub use params::Param;

@@ -62,7 +62,7 @@ fn a_dead_servers_device_is_turned_off_and_taken_away() {
             assert!(cleanup::clean(&root, "dead", LIMIT).unwrap().is_none(), "there is nothing more");
         } else {
             let mut next = Device::create(Plain::new(4096), &config(&root, "dead")).unwrap();
-            assert_eq!(areas().unwrap().len(), before.2.lines().count(), "the old one is gone");
+            assert_eq!(areas().unwrap().len(), before[2].len(), "the old one is gone");
             assert!(cleanup::leftovers(&root).unwrap().is_empty(), "the living are no leftovers");
             next.swapoff_and_close().unwrap();
         }

@@ -104,12 +104,15 @@ pub fn output(words: &[&str]) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
-/// FUSE mounts, loop devices and swap areas.
-pub fn traces() -> (Vec<String>, Vec<String>, String) {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let fuse = mounts.lines().filter(|line| line.contains("fuse")).map(str::to_owned).collect();
-    let loops = output(&["losetup", "-l", "-n", "-O", "NAME"]).lines().map(str::to_owned).collect();
-    (fuse, loops, fs::read_to_string("/proc/swaps").unwrap())
+/// FUSE mounts, loop devices and swap areas, by name: what is in use of an area changes by itself.
+pub fn traces() -> [Vec<String>; 3] {
+    let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let mut fuse = lines(fs::read_to_string("/proc/self/mounts").unwrap());
+    fuse.retain(|line| line.contains("fuse"));
+    let loops = lines(output(&["losetup", "-l", "-n", "-O", "NAME"]));
+    let mut swaps = lines(fs::read_to_string("/proc/swaps").unwrap());
+    swaps.iter_mut().for_each(|line| *line = line.split_whitespace().next().unwrap_or_default().to_owned());
+    [fuse, loops, swaps]
 }
 
 /// An instance in a run directory of its own.
