@@ -5,14 +5,18 @@
 //! the one of them that is read without a lock is followed at once by a lock, where the checker may switch.
 
 #[cfg(not(shuttle))]
-pub(crate) use parking_lot::Mutex;
+pub(crate) use parking_lot::{Mutex, MutexGuard};
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::atomic::AtomicU64;
+#[cfg(not(shuttle))]
+pub(crate) use std::thread::yield_now;
 
 #[cfg(shuttle)]
 pub(crate) use checked::Mutex;
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::atomic::AtomicU64;
+pub(crate) use shuttle::sync::{MutexGuard, atomic::AtomicU64};
+#[cfg(shuttle)]
+pub(crate) use shuttle::thread::yield_now;
 
 #[cfg(shuttle)]
 mod checked {

@@ -30,7 +30,13 @@ fn come_and_go(pool: &dyn Zpool, mark: u8) {
     // Every other one goes, which leaves compaction something to do.
     for half in [0, 1] {
         for &(handle, size, byte) in held.iter().skip(half).step_by(2) {
-            pool.obj_read(handle, &mut |slot| assert!(slot[..size].iter().all(|&it| it == byte))).unwrap();
+            pool.obj_read(handle, &mut |slot| {
+                assert!(slot[..size].iter().all(|&it| it == byte));
+                // Others may do what they like meanwhile.
+                thread::yield_now();
+                assert!(slot[..size].iter().all(|&it| it == byte));
+            })
+            .unwrap();
             pool.free(handle).unwrap();
         }
     }

@@ -56,3 +56,62 @@ fn threads_keep_their_own_objects() {
         assert_eq!(pool.total_pages(), 0);
     }
 }
+
+/// Decompressing takes longer than all else: what is read must stay, and must stop nobody else.
+#[test]
+fn who_reads_stops_nobody_else() {
+    const SIZE: usize = 2720;
+    let pool = create("zsmalloc", &Config::default()).unwrap();
+    let mut held: Vec<_> = (0..100u8)
+        .map(|mark| {
+            let handle = pool.malloc(SIZE).unwrap();
+            pool.obj_write(handle, &[mark; SIZE]).unwrap();
+            (handle, mark)
+        })
+        .collect();
+    let (read, mark) = held.swap_remove(50);
+    // Those left keep compaction busy, round the one that is read.
+    let gone: Vec<_> = held.iter().copied().filter(|(_, mark)| mark % 3 > 0).collect();
+    held.retain(|(_, mark)| mark % 3 == 0);
+    std::thread::scope(|scope| {
+        let mut freeing = None;
+        pool.obj_read(read, &mut |slot| {
+            // In the same class, all of it, while we read.
+            let others = scope.spawn(|| {
+                gone.iter().for_each(|(handle, _)| pool.free(*handle).unwrap());
+                let pages = pool.compact();
+                let more = pool.malloc(SIZE).unwrap();
+                pool.obj_write(more, &[200; SIZE]).unwrap();
+                for (handle, mark) in &held {
+                    pool.obj_read(*handle, &mut |slot| assert_eq!(slot[..SIZE], [*mark; SIZE])).unwrap();
+                }
+                nested(&*pool, read, 3, &[mark; SIZE]);
+                pool.free(more).unwrap();
+                pages
+            });
+            assert!(others.join().unwrap() > 0, "compaction works meanwhile");
+            // To free this object is to wait for its reader.
+            let free = scope.spawn(|| pool.free(read).unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(!free.is_finished());
+            assert_eq!(slot[..SIZE], [mark; SIZE]);
+            freeing = Some(free);
+        })
+        .unwrap();
+        freeing.unwrap().join().unwrap();
+    });
+    assert!(pool.free(read).is_err(), "it was freed when its reader had ended");
+    held.iter().for_each(|(handle, _)| pool.free(*handle).unwrap());
+    assert_eq!(pool.total_pages(), 0);
+}
+
+/// Reads an object again and again, each time within the one before.
+fn nested(pool: &dyn zpool::Zpool, handle: zpool::Handle, times: u32, content: &[u8]) {
+    pool.obj_read(handle, &mut |slot| {
+        assert_eq!(&slot[..content.len()], content);
+        if times > 0 {
+            nested(pool, handle, times - 1, content);
+        }
+    })
+    .unwrap();
+}

@@ -87,9 +87,14 @@ impl Arena {
         unsafe { self.arenas.span.bytes_mut(self.offset(within, len), len) }
     }
 
-    /// Copies `len` bytes from byte `from` to byte `to`.
+    /// Copies `len` bytes from byte `from` to byte `to`; the two ranges do not overlap. Other parts of the arena may be read
+    /// meanwhile, so no more than these ranges is borrowed.
     pub(super) fn copy_within(&mut self, from: usize, to: usize, len: usize) {
-        self.bytes_mut(0, ARENA_BYTES).copy_within(from..from + len, to);
+        assert!(from.abs_diff(to) >= len, "two objects overlap");
+        let (from, to) = (self.offset(from, len), self.offset(to, len));
+        // SAFETY: both lie in this arena, whose only way in is `&mut self`, but for readers of other objects; and not over
+        // one another, by the assertion.
+        unsafe { self.arenas.span.bytes_mut(to, len).copy_from_slice(self.arenas.span.bytes(from, len)) };
     }
 
     /// Backs `pages` pages from page `first` on, or none of them.

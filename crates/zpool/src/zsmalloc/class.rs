@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use super::Shared;
 use super::arenas::{ARENA_PAGES, Arena};
 use super::handles::{Location, NO_CHUNK};
+use super::reading::Reading;
 use super::sizes::Shape;
 use crate::{ClassStats, Handle, MallocError, PAGE_SIZE};
 
@@ -88,6 +89,8 @@ pub(super) struct Class {
     /// Lists of this class's handle chunks: those with free cells, and full ones.
     open_chunks: u32,
     full_chunks: u32,
+    /// What is read outside of the lock; what is noted here stays as it is and where it is.
+    pub(super) reading: Reading,
 }
 
 impl Class {
@@ -101,6 +104,7 @@ impl Class {
             growing: None,
             open_chunks: NO_CHUNK,
             full_chunks: NO_CHUNK,
+            reading: Reading::new(),
         }
     }
 
@@ -204,9 +208,15 @@ impl Class {
         let count = count.min(self.freeable());
         let mut left = 0;
         for list in 1..FULL {
-            while left < count && self.lists[list] != NO_ZSPAGE {
-                self.relist(Id(self.lists[list]), VICTIM);
-                left += 1;
+            let mut next = self.lists[list];
+            while left < count && next != NO_ZSPAGE {
+                let id = Id(next);
+                next = self.zspage(id).next;
+                // An object that is being read stays where it is.
+                if self.reading.all().all(|location| self.locate(location).0 != id) {
+                    self.relist(id, VICTIM);
+                    left += 1;
+                }
             }
         }
         let lists = [self.open_chunks, self.full_chunks];

@@ -22,7 +22,7 @@ const MAX_CHUNKS: u32 = Handle::LIMIT / CELLS;
 pub(super) const NO_CHUNK: u32 = u32::MAX;
 
 /// Where an object lies in its class: the class's arena (upper half) and the object's number in it (lower half).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Location(u32);
 
 impl Location {

@@ -4,10 +4,12 @@
 //! adjacent addresses, so no object is ever split over two places. A handle is 4 bytes instead of 8. An object has no
 //! back pointer to its handle, 8 bytes in the kernel; compaction looks the handles up instead ([`class`]'s `evacuate`).
 //!
-//! What it trades: a little work in compaction for 12 bytes an object; a lock held while an object is read for reads
-//! without a copy. What it can never do: move an object while somebody reads it, or hold more than 128 GiB, 2^27
-//! objects, or (where limits on the address space are tighter) what could be reserved: then `malloc` says
-//! [`MallocError::NoMemory`].
+//! An object is read where it lies, without a copy and outside of its class's lock: decompressing takes far longer than
+//! all else here. Its slot is noted as being read meanwhile, and what would change it waits or goes round it.
+//!
+//! What it trades: a little work in compaction for 12 bytes an object. What it can never do: move or free an object while
+//! somebody reads it, or hold more than 128 GiB, 2^27 objects, or (where limits on the address space are tighter) what
+//! could be reserved: then `malloc` says [`MallocError::NoMemory`].
 //!
 //! Order of locks: `compacting`, then one class, then the handle table's or the span's. Two classes are never locked
 //! at once.
@@ -16,6 +18,7 @@ mod arenas;
 mod class;
 mod handles;
 mod pages;
+mod reading;
 mod sizes;
 
 use std::sync::Arc;
@@ -23,7 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::registry::CreateError;
 use crate::span::NoMemory;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard, yield_now};
 use crate::{BadHandle, ClassStats, Config, Handle, MallocError, PAGE_SIZE, Zpool};
 use arenas::Arenas;
 use class::Class;
@@ -88,20 +91,33 @@ impl Zsmalloc {
         })
     }
 
-    /// Runs `act` under the lock of the class that `handle` belongs to.
-    fn with<R>(&self, handle: Handle, act: impl FnOnce(&mut Class, Found) -> R) -> Result<R, BadHandle> {
+    /// The class that `handle` belongs to, its lock, and where the object is.
+    fn find(&self, handle: Handle) -> Result<(&Locked, MutexGuard<'_, Class>, Found), BadHandle> {
         let found = self.shared.handles.find(handle).and_then(|(id, cell)| {
             let chunk = self.shared.handles.try_chunk(id)?;
             let owner = chunk.owner()?;
-            let mut class = self.classes.get(owner)?.0.lock();
+            let locked = self.classes.get(owner)?;
+            let class = locked.0.lock();
             // Until we had the lock, the handle may have died and its chunk gone to another class; it was dead then.
             if chunk.owner() != Some(owner) {
                 return None;
             }
             let location = chunk.get(cell)?;
-            Some(act(&mut class, Found { chunk: id, cell, location }))
+            Some((locked, class, Found { chunk: id, cell, location }))
         });
         found.ok_or(BadHandle(handle))
+    }
+
+    /// Runs `act`, which changes the object, under the lock of its class, when nobody reads it.
+    fn change<R>(&self, handle: Handle, act: impl FnOnce(&mut Class, Found) -> R) -> Result<R, BadHandle> {
+        loop {
+            let (_, mut class, found) = self.find(handle)?;
+            if !class.reading.has(found.location) {
+                return Ok(act(&mut class, found));
+            }
+            drop(class);
+            yield_now();
+        }
     }
 
     /// Gives all idle pages of all classes back.
@@ -144,17 +160,39 @@ impl Zpool for Zsmalloc {
     }
 
     fn free(&self, handle: Handle) -> Result<(), BadHandle> {
-        self.with(handle, |class, found| class.free(&self.shared, found.chunk, found.cell, found.location))?;
+        self.change(handle, |class, found| {
+            class.free(&self.shared, found.chunk, found.cell, found.location);
+        })?;
         self.trim_excess();
         Ok(())
     }
 
     fn obj_read(&self, handle: Handle, read: &mut dyn FnMut(&[u8])) -> Result<(), BadHandle> {
-        self.with(handle, |class, found| read(class.slot(found.location)))
+        let (locked, mut class, Found { location, .. }) = self.find(handle)?;
+        if !class.reading.begin(location) {
+            // As many as can be noted are being read in this class.
+            read(class.slot(location));
+            return Ok(());
+        }
+        /// Ends the reading, also when `read` panics.
+        struct End<'a>(&'a Locked, Location);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.0.lock().reading.end(self.1);
+            }
+        }
+        let slot: *const [u8] = class.slot(location);
+        drop(class);
+        let _end = End(locked, location);
+        // SAFETY: the slot belongs to a live handle (`find`), and its location is noted in `reading` until `_end` is
+        // dropped. Until then nobody writes or frees it (`change` waits), compaction moves nothing out of its zspage
+        // (`evacuate`), and so the zspage is not empty and keeps its pages and its arena.
+        read(unsafe { &*slot });
+        Ok(())
     }
 
     fn obj_write(&self, handle: Handle, bytes: &[u8]) -> Result<(), BadHandle> {
-        let written = self.with(handle, |class, found| {
+        let written = self.change(handle, |class, found| {
             let room = class.slot_mut(found.location).get_mut(..bytes.len());
             room.map(|room| room.copy_from_slice(bytes))
         })?;
