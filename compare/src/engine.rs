@@ -7,6 +7,8 @@
 //! cancel, and with the codec taken out: replaced, in both loops, by copying as many bytes as it made of each page
 //! ([`copies`]).
 //!
+//! The two threads begin half a round apart, so that they do not store the same pages at the same time.
+//!
 //! Times of one thread are processor time, so that other programs are not counted; how much they disturb the caches
 //! still is. Two threads are timed by the clock, because waiting is what is to be found there, and so need a quiet machine.
 
@@ -146,6 +148,17 @@ fn against_codec(cache: &Zswap, codec: &dyn Compressor, pages: &[Page], goal: &s
     show(&format!("the engine: the difference{goal}"), "ns", engine);
 }
 
+/// The pages in a random order, the same each time: a stream that stays of a kind.
+fn mixed(pages: &[Page]) -> Vec<Page> {
+    let mut pages = pages.to_vec();
+    let mut state = 1u64;
+    for left in (1..pages.len()).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        pages.swap(left, (state >> 33) as usize % (left + 1));
+    }
+    pages
+}
+
 /// How much more two threads do than one, in the same time: `work` gets the number of its thread.
 fn two_against_one(name: &str, work: impl Fn(u8, &Barrier) -> Took + Sync) {
     let mut ratios = Vec::new();
@@ -186,21 +199,29 @@ pub fn run(files: &[String]) {
         lengths.extend(len);
         len.is_ok()
     });
-    let alike: Vec<Page> = pages.iter().zip(lengths).map(|(page, len)| copies::page_of(page, len)).collect();
+    let in_order: Vec<Page> =
+        pages.iter().zip(lengths).map(|(page, len)| copies::page_of(page, len)).collect();
+    let (pages, alike) = (mixed(&pages), mixed(&in_order));
     let copies = copies::lookup("").expect("there is one");
 
     let one = cache("lz4", zcomp::lookup);
     let bare = cache("copies", copies::lookup);
     against_codec(&one, &*lz4, &pages, "");
     against_codec(&bare, &*copies, &alike, " (goal 300)");
+    println!("the files one after another, so that what is stored is of other sizes than what is loaded:");
+    against_codec(&bare, &*copies, &in_order, "");
     let pair = |name: &str, cache: &Zswap, pages: &[Page]| {
-        two_against_one(name, |number, ready| store_and_load(cache, number, pages, ready));
+        let mut other = pages.to_vec();
+        other.rotate_left(pages.len() / 2);
+        two_against_one(name, |number, ready| {
+            store_and_load(cache, number, if number == 0 { pages } else { &other }, ready)
+        });
     };
     two_against_one("two threads against one: lz4 alone", |_, ready| codec_alone(&*lz4, &pages, ready));
     pair("  store + load, two swap types (goal 1.85)", &one, &pages);
     two_against_one("  copies alone", |_, ready| codec_alone(&*copies, &alike, ready));
     pair("  store + load, two swap types, the codec taken out", &bare, &alike);
-    drop((one, bare, alike));
+    drop((one, bare, alike, in_order));
 
     for compressor in zcomp::names() {
         let before = resident();
