@@ -125,7 +125,7 @@ impl Hands {
             // SAFETY: zeroed above and written by the kernel since; any integers are a valid command.
             let command = unsafe { packet.assume_init_ref() };
             let runs = &command.runs[..core::cmp::min(command.runs_len as usize, BATCH)];
-            let mut reply = Reply { errno: 0, reserved: 0, pages: [0; BATCH] };
+            let mut reply = Reply { errno: 0, sequence: command.sequence, pages: [0; BATCH] };
             if len < command.len() {
                 reply.errno = linux_raw_sys::errno::EINVAL;
             } else if command.action == Action::Move as u32 {
@@ -139,9 +139,6 @@ impl Hands {
                     let done = sys::madvise(run.start as usize, bytes, nr::MADV_POPULATE_WRITE);
                     reply.errno = done.err().unwrap_or(reply.errno);
                 }
-            } else if command.action == Action::HugePages as u32 {
-                let args = [prctl::PR_SET_THP_DISABLE as usize, command.arg as usize, 0];
-                reply.errno = sys::plain(nr::__NR_prctl, args).err().unwrap_or(0);
             } else if command.action == Action::Release as u32 {
                 let _ = sys::send(self.socket, bytes_of(&reply), None);
                 return End::Released;

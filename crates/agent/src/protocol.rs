@@ -18,7 +18,7 @@ pub const PAGE_SIZE: usize = 4096;
 /// The environment variable that names the supervisor's socket.
 pub const SOCKET_VARIABLE: &str = "UZSWAP_AGENT";
 /// The layout of these packets; both sides are built together, so a mismatch means another build's agent.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Who is there.
 #[repr(C)]
@@ -80,8 +80,6 @@ pub enum Action {
     Move = 1,
     /// Make the runs private: pages shared with a forked process cannot be moved.
     Unshare = 2,
-    /// Give huge pages up: `arg` is the new value of `PR_SET_THP_DISABLE`.
-    HugePages = 3,
     /// The supervisor ends and everything is back in memory: let go.
     Release = 4,
     /// Give the pages in the staging area back to the system, and its registration up.
@@ -106,8 +104,10 @@ pub struct Command {
     pub action: u32,
     /// How many runs follow.
     pub runs_len: u32,
-    /// For [`Action::HugePages`].
-    pub arg: u64,
+    /// Its number, which the answer repeats: an answer that comes too late is not taken for that of another command.
+    pub sequence: u32,
+    /// 0.
+    pub reserved: u32,
     /// What to move, or to unshare; [`BATCH`] pages in all.
     pub runs: [Run; BATCH],
 }
@@ -118,8 +118,8 @@ pub struct Command {
 pub struct Reply {
     /// 0, or the errno that ended the command as a whole.
     pub errno: u32,
-    /// 0.
-    pub reserved: u32,
+    /// That of the command.
+    pub sequence: u32,
     /// For each page in the order of the runs: 0 it was moved, else the errno of its move.
     pub pages: [u8; BATCH],
 }
@@ -127,7 +127,13 @@ pub struct Reply {
 impl Command {
     /// An empty command.
     pub const fn new(action: Action) -> Command {
-        Command { action: action as u32, runs_len: 0, arg: 0, runs: [Run { start: 0, pages: 0 }; BATCH] }
+        Command {
+            action: action as u32,
+            runs_len: 0,
+            sequence: 0,
+            reserved: 0,
+            runs: [Run { start: 0, pages: 0 }; BATCH],
+        }
     }
 
     /// Bytes of the packet.

@@ -186,19 +186,18 @@ impl Evictor {
         let (staging, staging_end) = (hands.hello.staging, hands.staging_end());
         let mut is_empty = true;
         let looked = proc.mapped(staging, staging_end, |_, _| is_empty = false);
-        if hands.owes_reply
+        if hands.owes_reply()
             || !is_empty
             || looked.is_err()
             || memory.uffd.register(staging, staging_end).is_err()
         {
             // The answer to the last order is still out, or the process is ending.
             drop(inner);
-            let _ = hands.order(&self.order(Action::Empty, &[]));
+            let _ = hands.order(self.order(Action::Empty, &[]));
             self.put_back(candidates);
             return 0;
         }
-        let command = self.order(Action::Move, &moving);
-        let done = hands.order(&command);
+        let done = hands.order(self.order(Action::Move, &moving));
         if !matches!(done, Done::Reply(_)) {
             // From here on nothing can be moved there any more.
             shared.counters.stalled_batches.add(1);
@@ -245,19 +244,19 @@ impl Evictor {
         memory.settled.notify_all();
         drop(inner);
         self.buffer = Arc::try_unwrap(batch).unwrap_or_default();
-        if hands.owes_reply {
+        if hands.owes_reply() {
             // It empties the area when it runs again, before it is told anything else.
             shared.budget.sub((gained * PAGE_SIZE) as u64);
             return if gained * LEAST_SHARE < moved { 0 } else { gained };
         }
-        let _ = hands.order(&self.order(Action::Empty, &[]));
+        let _ = hands.order(self.order(Action::Empty, &[]));
         shared.measure();
         self.unshare(memory, hands, &moving);
         if gained * LEAST_SHARE < moved { 0 } else { gained }
     }
 
     /// An order over the pages of a batch.
-    fn order(&mut self, action: Action, moving: &[Moving]) -> Box<Command> {
+    fn order(&mut self, action: Action, moving: &[Moving]) -> &mut Command {
         let command = &mut self.command;
         command.action = action as u32;
         command.runs_len = 0;
@@ -272,7 +271,7 @@ impl Evictor {
             }
             last = Some(moving.page);
         }
-        Box::new(**command)
+        command
     }
 
     /// Reads what was moved, and notes the state of every page of the batch. `None`: nothing was moved.
@@ -436,7 +435,7 @@ impl Evictor {
         }
         // It may have been forked before it was managed.
         memory.has_forked.store(true, Relaxed);
-        let _ = hands.order(&self.order(Action::Unshare, &busy));
+        let _ = hands.order(self.order(Action::Unshare, &busy));
     }
 }
 

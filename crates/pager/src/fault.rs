@@ -26,6 +26,8 @@ use crate::uffd::{MESSAGES, Message, Put};
 const FIRST_TOUCH: usize = 16;
 /// How long a fault waits for room at most.
 const ROOM_LIMIT: Duration = Duration::from_millis(20);
+/// How long a message that cannot be taken is left.
+const UNREAD_PAUSE: Duration = Duration::from_millis(2);
 /// Faults between two looks at where the program runs.
 const FAULTS_A_LOOK: u32 = 64;
 
@@ -75,12 +77,18 @@ impl Server {
             }
             let mut inner = memory.inner.lock();
             let mut messages = std::mem::take(&mut self.messages);
+            let mut unread = false;
             loop {
                 match memory.uffd.read(|message| messages.push(message)) {
                     // A read that was not full took all there was.
                     Ok(taken) if taken < MESSAGES => break,
                     Ok(_) => {}
-                    Err(_) => return,
+                    Err(_) => {
+                        // A fork for which we have no descriptor left: it stays first in line, and its parent waits, until
+                        // another process has ended.
+                        unread = true;
+                        break;
+                    }
                 }
             }
             let mut last_thread = None;
@@ -92,6 +100,9 @@ impl Server {
                     }
                     event => self.apply(&mut inner, event),
                 }
+            }
+            if unread {
+                MutexGuard::unlocked(&mut inner, || std::thread::sleep(UNREAD_PAUSE));
             }
             if self.waiting.is_empty() {
                 self.waits_since = None;
@@ -305,11 +316,11 @@ impl Server {
                 self.remap(inner, from, to, len);
             }
             Message::Remove { start, end } => {
-                self.forget(inner, start, end);
+                self.shared.forget(inner, start, end);
                 self.mark_removed(inner, start, end);
             }
             Message::Unmap { start, end } => {
-                self.forget(inner, start, end);
+                self.shared.forget(inner, start, end);
                 inner.cut_region(start, end);
             }
         }
@@ -324,24 +335,11 @@ impl Server {
         inner.events_wait = false;
     }
 
-    /// Content of a range is nobody's any more.
-    fn forget(&self, inner: &mut Inner, start: u64, end: u64) {
-        let mut slots = Vec::new();
-        let mut resident = 0;
-        inner.table.take(page_of(start), page_of(end), |_, state| match state {
-            State::Slot(slot) => slots.push(slot),
-            State::Resident(_) => resident += 1,
-            _ => {}
-        });
-        inner.resident = inner.resident.saturating_sub(resident);
-        self.shared.release_all(&slots);
-    }
-
     /// Pages that are present now may be those that the kernel is about to drop.
     fn mark_removed(&self, inner: &mut Inner, start: u64, end: u64) {
         let now = self.shared.seconds();
         let scanned = self.memory.proc.get().map(|proc| {
-            proc.present(start, end, |address, pages| {
+            proc.mapped(start, end, |address, pages| {
                 for page in page_of(address)..page_of(address) + pages {
                     inner.table.set(page, State::Removed(now));
                 }
@@ -375,7 +373,9 @@ impl Server {
     fn fork(&self, inner: &mut Inner, child: OwnedFd) {
         self.shared.counters.forks.add(1);
         self.memory.has_forked.store(true, Relaxed);
-        let mut copy = Inner { regions: inner.regions.clone(), ..Inner::default() };
+        // What is registered in the child, it is asked when it is looked through. These books may be ahead of the fork, and
+        // of other threads' changes behind it.
+        let mut copy = Inner::default();
         let mut books = self.shared.books.lock();
         inner.table.for_each(|page, state| {
             if let State::Slot(slot) = state {
@@ -389,6 +389,19 @@ impl Server {
 }
 
 impl Shared {
+    /// Content of a range is nobody's any more.
+    pub(crate) fn forget(&self, inner: &mut Inner, start: u64, end: u64) {
+        let mut slots = Vec::new();
+        let mut resident = 0;
+        inner.table.take(page_of(start), page_of(end), |_, state| match state {
+            State::Slot(slot) => slots.push(slot),
+            State::Resident(_) => resident += 1,
+            _ => {}
+        });
+        inner.resident = inner.resident.saturating_sub(resident);
+        self.release_all(&slots);
+    }
+
     /// Pages came back into `memory` from these slots.
     pub(crate) fn restored(&self, memory: &Memory, inner: &mut Inner, pages: &[(Page, u32)]) {
         if pages.is_empty() {

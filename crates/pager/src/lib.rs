@@ -122,6 +122,9 @@ impl From<rustix::io::Errno> for PagerError {
     }
 }
 
+/// How long a page may take to find its way back at the end.
+const BRING_BACK: Duration = Duration::from_secs(10);
+
 pub(crate) struct Shared {
     cache: Arc<Zswap>,
     books: Mutex<Books>,
@@ -173,10 +176,16 @@ impl Shared {
         }
     }
 
-    /// A memory is ours from now on.
+    /// A memory is ours from now on. `None`: it cannot be served, and is not ours; what of it was out is back.
     fn enter(&self, uffd: Uffd, probe: u64, inner: Inner, forked: bool) -> Option<Arc<Memory>> {
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-        let ended = rustix::event::eventfd(0, flags).ok()?;
+        let ended = loop {
+            match rustix::event::eventfd(0, flags) {
+                Ok(ended) => break ended,
+                // Without it the process would be left alone with pages that are out. Others end, and leave theirs.
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
         let memory = self.books.lock().enter(|number| Memory {
             number,
             uffd,
@@ -198,8 +207,12 @@ impl Shared {
         }
         let shared = self.this.get().and_then(std::sync::Weak::upgrade)?;
         let server = fault::Server::new(shared, memory.clone());
-        let thread =
-            std::thread::Builder::new().name("uzswap-fault".into()).spawn(move || server.run()).ok()?;
+        let spawned = std::thread::Builder::new().name("uzswap-fault".into()).spawn(move || server.run());
+        let Ok(thread) = spawned else {
+            self.bring_back(&memory);
+            self.books.lock().leave(memory.number);
+            return None;
+        };
         let mut servers = self.servers.lock();
         servers.retain(|server| !server.is_finished());
         servers.push(thread);
@@ -209,59 +222,71 @@ impl Shared {
     /// The memory of a forked child.
     fn adopt(&self, uffd: Uffd, probe: u64, inner: Inner) {
         if self.enter(uffd, probe, inner, true).is_none() {
-            self.tell("a forked process cannot be served: out of threads or descriptors");
+            self.tell("a forked process is not managed: out of threads");
+        }
+    }
+
+    /// Brings all pages of a memory back. Nothing of it leaves any more.
+    fn bring_back(&self, memory: &Memory) {
+        let mut inner = memory.inner.lock();
+        inner.draining = true;
+        while inner.batch.is_some() {
+            memory.settled.wait(&mut inner);
+        }
+        let mut out = Vec::new();
+        inner.table.for_each(|page, state| {
+            if let State::Slot(_) = state {
+                out.push(page);
+            }
+        });
+        drop(inner);
+        let mut buffer = [[0; PAGE_SIZE]];
+        for page in out {
+            let begun = Instant::now();
+            loop {
+                // The lock for a page at a time: the memory's own faults and events go on meanwhile.
+                let mut inner = memory.inner.lock();
+                let State::Slot(slot) = inner.table.get(page) else { break };
+                let loaded = self.cache.load(self.entry(slot), &mut buffer[0], Keep::Always);
+                let put = match loaded {
+                    Ok(Some(_)) => memory.uffd.copy(address_of(page), &buffer),
+                    // Its fault tells, when somebody wants it; by then we may be gone, so it must be now.
+                    _ if memory.uffd.poison(address_of(page)).is_ok() => break,
+                    _ => Put::Again(0),
+                };
+                match put {
+                    Put::Done | Put::Exists(_) => {
+                        self.restored(memory, &mut inner, &[(page, slot)]);
+                        break;
+                    }
+                    Put::Gone | Put::Dead => break,
+                    Put::Again(_) | Put::NoMemory if begun.elapsed() > BRING_BACK => {
+                        self.tell("a page cannot be brought back; ending its program");
+                        self.kill(memory);
+                        break;
+                    }
+                    Put::Again(_) | Put::NoMemory => {
+                        drop(inner);
+                        std::thread::sleep(Duration::from_micros(100));
+                    }
+                }
+            }
         }
     }
 
     /// Brings everything back and lets the processes go on alone.
     fn drain(&self) {
-        let mut buffer = vec![[0; PAGE_SIZE]; 1];
         let memories = self.books.lock().memories();
         for memory in memories {
-            let mut inner = memory.inner.lock();
-            inner.draining = true;
-            while inner.batch.is_some() {
-                memory.settled.wait(&mut inner);
-            }
-            let mut out = Vec::new();
-            inner.table.for_each(|page, state| {
-                if let State::Slot(slot) = state {
-                    out.push((page, slot));
-                }
-            });
-            drop(inner);
-            for (page, _) in out {
-                for _ in 0..10_000 {
-                    // The lock for a page at a time: the memory's own faults and events go on meanwhile.
-                    let mut inner = memory.inner.lock();
-                    let State::Slot(slot) = inner.table.get(page) else { break };
-                    let loaded = self.cache.load(self.entry(slot), &mut buffer[0], Keep::Always);
-                    if !matches!(loaded, Ok(Some(_))) {
-                        // Its fault tells, when somebody wants it; by then we are gone, so it must be now.
-                        let _ = memory.uffd.poison(address_of(page));
-                        break;
-                    }
-                    match memory.uffd.copy(address_of(page), &buffer) {
-                        Put::Done | Put::Exists(_) => {
-                            self.restored(&memory, &mut inner, &[(page, slot)]);
-                            break;
-                        }
-                        Put::Gone | Put::Dead => break,
-                        Put::Again(_) | Put::NoMemory => {
-                            drop(inner);
-                            std::thread::sleep(Duration::from_micros(100));
-                        }
-                    }
-                }
-            }
+            self.bring_back(&memory);
             let inner = memory.inner.lock();
             for (&start, &end) in &inner.regions {
                 let _ = memory.uffd.unregister(start, end);
             }
             drop(inner);
             if let Some(hands) = memory.hands.lock().as_mut() {
-                let _ = hands.order(&Command::new(Action::Empty));
-                let _ = hands.order(&Command::new(Action::Release));
+                let _ = hands.order(&mut Command::new(Action::Empty));
+                let _ = hands.order(&mut Command::new(Action::Release));
             }
         }
     }

@@ -31,8 +31,9 @@ const SHARE_AGE: Duration = Duration::from_millis(50);
 pub(crate) struct Hands {
     pub(crate) socket: OwnedFd,
     pub(crate) hello: Hello,
-    /// An order was given up; its answer is still to come, and nothing can be ordered before.
-    pub(crate) owes_reply: bool,
+    /// The numbers of the last order that was given and of the last one that was answered.
+    ordered: u32,
+    answered: u32,
 }
 
 /// What came of an order.
@@ -45,30 +46,45 @@ pub(crate) enum Done {
 }
 
 impl Hands {
+    /// An order was given up; its answer is still to come, and nothing can be ordered before.
+    pub(crate) fn owes_reply(&self) -> bool {
+        self.ordered != self.answered
+    }
+
     /// Gives an order and waits for its end.
-    pub(crate) fn order(&mut self, command: &Command) -> Done {
-        if self.owes_reply {
-            match self.receive(Duration::ZERO) {
-                Done::Reply(_) => self.owes_reply = false,
+    pub(crate) fn order(&mut self, command: &mut Command) -> Done {
+        if self.owes_reply() {
+            match self.answer(Duration::ZERO) {
+                Done::Reply(_) => {}
                 other => return other,
             }
         }
+        command.sequence = self.ordered.wrapping_add(1);
         // SAFETY: a command is a repr(C) structure of integers without padding, initialised; len() is within it.
         let bytes =
             unsafe { std::slice::from_raw_parts(std::ptr::from_ref(command).cast::<u8>(), command.len()) };
         if send(self.socket.as_fd(), bytes, None).is_err() {
             return Done::Gone;
         }
-        let done = self.receive(ORDER_LIMIT);
-        self.owes_reply = matches!(done, Done::Stalled);
-        done
+        self.ordered = command.sequence;
+        self.answer(ORDER_LIMIT)
     }
 
-    fn receive(&self, limit: Duration) -> Done {
-        match receive::<Reply>(self.socket.as_fd(), limit) {
-            Ok((reply, _)) => Done::Reply(Box::new(reply)),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Done::Stalled,
-            Err(_) => Done::Gone,
+    /// The answer to the last order. What comes late from earlier is passed over.
+    fn answer(&mut self, limit: Duration) -> Done {
+        let until = Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match receive::<Reply>(self.socket.as_fd(), left) {
+                Ok((reply, _)) if reply.sequence == self.ordered => {
+                    self.answered = self.ordered;
+                    return Done::Reply(Box::new(reply));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Done::Stalled,
+                Err(_) => return Done::Gone,
+            }
         }
     }
 
@@ -162,7 +178,7 @@ pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> io::Result<Process> {
         return Err(io::ErrorKind::InvalidData.into());
     }
     shared.counters.processes.add(1);
-    let hands = Hands { socket, hello, owes_reply: false };
+    let hands = Hands { socket, hello, ordered: 0, answered: 0 };
     Ok(Process {
         proc: Proc::open(pid)?,
         pid,
@@ -307,7 +323,7 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io:
     Ok(())
 }
 
-/// A packet that must be a whole `T`, and the descriptor that came with it.
+/// A packet that must be a whole `T`, and the descriptor that came with it. `InvalidData`: it is of another length.
 fn receive<T: Copy>(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<(T, Option<OwnedFd>)> {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
     let until = Instant::now() + limit;
@@ -330,8 +346,10 @@ fn receive<T: Copy>(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<(T, O
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let received = recvmsg(socket, &mut [io::IoSliceMut::new(bytes)], &mut control, flags)?;
-        if received.bytes != size_of::<T>() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match received.bytes {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            len if len != size_of::<T>() => return Err(io::ErrorKind::InvalidData.into()),
+            _ => {}
         }
         let fd = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),

@@ -203,16 +203,24 @@ impl Proc {
     /// Calls `each` with the runs of resident anonymous pages in a range: address and number of pages. The kernel's page of
     /// zeros is none.
     pub fn present(&self, start: u64, end: u64, each: impl FnMut(u64, u64)) -> io::Result<()> {
-        self.scan(start, end, nr::PAGE_IS_PFNZERO | nr::PAGE_IS_FILE, each)
+        self.scan(start, end, nr::PAGE_IS_PRESENT, nr::PAGE_IS_PFNZERO | nr::PAGE_IS_FILE, each)
     }
 
-    /// Calls `each` with the runs of pages where anything is mapped at all.
+    /// Calls `each` with the runs of pages that have content of any kind: present, in the kernel's own swap, or on their
+    /// way from one place in memory to another, which the kernel tells as in swap.
     pub fn mapped(&self, start: u64, end: u64, each: impl FnMut(u64, u64)) -> io::Result<()> {
-        self.scan(start, end, 0, each)
+        self.scan(start, end, nr::PAGE_IS_PRESENT | nr::PAGE_IS_SWAPPED, 0, each)
     }
 
-    /// Present pages that are of none of the categories in `without`.
-    fn scan(&self, start: u64, end: u64, without: u32, mut each: impl FnMut(u64, u64)) -> io::Result<()> {
+    /// Pages that are of any of the categories in `with` and of none of those in `without`.
+    fn scan(
+        &self,
+        start: u64,
+        end: u64,
+        with: u32,
+        without: u32,
+        mut each: impl FnMut(u64, u64),
+    ) -> io::Result<()> {
         const REGIONS: usize = 256;
         let mut regions = [nr::page_region { start: 0, end: 0, categories: 0 }; REGIONS];
         let mut from = start;
@@ -227,9 +235,9 @@ impl Proc {
                 vec_len: REGIONS as u64,
                 max_pages: 0,
                 category_inverted: u64::from(without),
-                category_mask: u64::from(nr::PAGE_IS_PRESENT | without),
-                category_anyof_mask: 0,
-                return_mask: u64::from(nr::PAGE_IS_PRESENT),
+                category_mask: u64::from(without),
+                category_anyof_mask: u64::from(with),
+                return_mask: u64::from(with),
             };
             let found = usize::try_from(ioctl(&self.pagemap, PAGEMAP_SCAN, &mut arg)?).unwrap_or(0);
             for region in regions.iter().take(found) {

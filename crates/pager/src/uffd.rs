@@ -175,6 +175,19 @@ impl Uffd {
         put(result, arg.zeropage)
     }
 
+    /// Whether the page's mapping is registered here. `None`: an event is unread, and until it is, nobody can say.
+    pub fn is_registered(&self, page: u64) -> Option<bool> {
+        // The kernel looks for the mapping first and for the source then: a copy from where nothing can be read fails in
+        // the one way or in the other, and changes nothing.
+        let mut arg = uffdio_copy { dst: page, src: unreadable(), len: PAGE_SIZE as u64, mode: 0, copy: 0 };
+        match self.ioctl(ioctl::UFFDIO_COPY, &mut arg) {
+            // Something is there already, or there is nothing to copy: the mapping is ours.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EEXIST)) => Some(true),
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => None,
+            _ => Some(false),
+        }
+    }
+
     /// Whether the memory behind it is gone: the process ended or executed another program. `page` is any mapped page.
     pub fn is_dead(&self, page: u64) -> bool {
         // Nothing is registered for write protection, so a live process answers ENOENT, or EAGAIN while an event waits.
@@ -217,6 +230,19 @@ impl Uffd {
         }
         Ok(count)
     }
+}
+
+/// The address of a page of our own that nobody can read. 0, which the kernel refuses, where there is none to be had.
+fn unreadable() -> u64 {
+    static PAGE: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    *PAGE.get_or_init(|| {
+        // SAFETY: a new mapping at an address of the kernel's choosing.
+        let page = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            libc::mmap(std::ptr::null_mut(), PAGE_SIZE, libc::PROT_NONE, flags, -1, 0)
+        };
+        if page == libc::MAP_FAILED { 0 } else { page as u64 }
+    })
 }
 
 /// Whether this kernel and this user can do all that is needed.
@@ -278,5 +304,61 @@ fn put(result: io::Result<()>, done: i64) -> Put {
         libc::ESRCH | libc::ENOSPC => Put::Dead,
         libc::ENOMEM => Put::NoMemory,
         _ => Put::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_registered_is_known_and_nothing_changes_by_asking() {
+        const NAME: &str = "what_is_registered_is_known_and_nothing_changes_by_asking";
+        // SAFETY: makes a descriptor.
+        let fd = i32::try_from(unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) }).unwrap();
+        if fd < 0 {
+            let why = io::Error::last_os_error();
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "SKIP {NAME}: userfaultfd: {why} (a failure, because CI is set)"
+            );
+            println!("SKIP {NAME}: userfaultfd: {why}");
+            return;
+        }
+        // SAFETY: just made.
+        let uffd = Uffd(unsafe { OwnedFd::from_raw_fd(fd) });
+        let mut api = nr::uffdio_api { api: u64::from(nr::UFFD_API), features: 0, ioctls: 0 };
+        uffd.ioctl(ioctl::UFFDIO_API, &mut api).unwrap();
+        let map = |pages: usize| {
+            // SAFETY: a new mapping.
+            let at = unsafe {
+                let (prot, flags) =
+                    (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+                libc::mmap(std::ptr::null_mut(), pages * PAGE_SIZE, prot, flags, -1, 0)
+            };
+            assert_ne!(at, libc::MAP_FAILED);
+            at as u64
+        };
+        let page = PAGE_SIZE as u64;
+        let (ours, other) = (map(3), map(1));
+        uffd.register(ours, ours + 3 * page).unwrap();
+        assert_eq!(uffd.copy(ours, &[[7; PAGE_SIZE]]), Put::Done);
+        let absent = |at: u64| {
+            let mut vector = [0u8];
+            // SAFETY: tells of one page, in one byte.
+            assert_eq!(unsafe { libc::mincore(at as *mut _, PAGE_SIZE, vector.as_mut_ptr()) }, 0);
+            vector[0] & 1 == 0
+        };
+        for _ in 0..2 {
+            assert_eq!(uffd.is_registered(ours), Some(true), "a page that is there");
+            assert_eq!(uffd.is_registered(ours + 2 * page), Some(true), "one that is not");
+            assert_eq!(uffd.is_registered(other), Some(false));
+            assert_eq!(uffd.is_registered(unreadable()), Some(false));
+        }
+        assert!(absent(ours + 2 * page) && absent(other), "asking brings nothing");
+        // SAFETY: the page was filled above.
+        assert_eq!(unsafe { *(ours as *const u8) }, 7);
+        uffd.unregister(ours, ours + 3 * page).unwrap();
+        assert_eq!(uffd.is_registered(ours), Some(false));
     }
 }

@@ -190,7 +190,9 @@ impl Shared {
         if inner.draining || inner.blind_until.is_some_and(|until| Instant::now() < until) {
             return 0;
         }
-        if !inner.unregistered(start, end).is_empty() && !register(memory, &mut inner, process, start, end) {
+        if !inner.unregistered(start, end).is_empty()
+            && !self.register(memory, &mut inner, process, start, end)
+        {
             return 0;
         }
         let now = self.seconds();
@@ -217,37 +219,73 @@ impl Shared {
     }
 }
 
-/// Registers a mapping, whole: a part alone would make two mappings of it, and the program would be told when it moves both
-/// at once. Mappings that touch it on either side are registered with it, so that the kernel can join them.
-fn register(memory: &Memory, inner: &mut Inner, process: &Process, start: u64, end: u64) -> bool {
-    // The list it is from may be old by now.
-    let is_the_same = |mapping: Mapping| mapping.start == start && mapping.end == end;
-    match process.proc.mapping_at(start) {
-        Ok(found) if !found.is_some_and(is_the_same) => return false,
-        _ => {}
+impl Shared {
+    /// Registers a mapping, whole: a part alone would make two mappings of it, and the program would be told when it moves
+    /// both at once. Mappings that touch it on either side are registered with it, so that the kernel can join them.
+    fn register(&self, memory: &Memory, inner: &mut Inner, process: &Process, start: u64, end: u64) -> bool {
+        if !self.register_one(memory, inner, process, start, end) {
+            return false;
+        }
+        let mut behind = end;
+        while let Ok(Some(next)) = process.proc.mapping_at(behind)
+            && next.start <= behind
+            && self.register_one(memory, inner, process, behind, next.end)
+        {
+            behind = next.end;
+        }
+        let page = PAGE_SIZE as u64;
+        let mut front = start;
+        while let Ok(Some(before)) = process.proc.mapping_at(front - page)
+            && before.start < front
+            && before.end >= front
+            && self.register_one(memory, inner, process, before.start, front)
+        {
+            front = before.start;
+        }
+        true
     }
-    if memory.uffd.register(start, end).is_err() {
-        // Not for us: special memory, or another userfaultfd has it, or it is gone already.
-        return false;
+
+    /// Registers a range that is all of a mapping, or what is not registered of it, and enters it once that is certain.
+    ///
+    /// The list that the range is from is old by now: the mapping may have gone, and others come in its place. A range that
+    /// is entered and not registered is the one mistake that nothing would notice: its pages would be moved out, and read as
+    /// zeros. So the kernel is asked again when it is done. If the range lies in one mapping then, and the last page of
+    /// that is registered, all of it is: registered memory and other is never one mapping; and had anything registered been
+    /// unmapped in between, its event would be unread, since whoever reads events needs the lock that is held here, and
+    /// the question would not have been answered.
+    fn register_one(
+        &self,
+        memory: &Memory,
+        inner: &mut Inner,
+        process: &Process,
+        start: u64,
+        end: u64,
+    ) -> bool {
+        let covers = |mapping: Mapping| mapping.start <= start && mapping.end >= end;
+        let last = end - PAGE_SIZE as u64;
+        let Some(was_registered) = memory.uffd.is_registered(last) else { return false };
+        if memory.uffd.register(start, end).is_err() {
+            // Not for us: special memory, or another userfaultfd has it, or it is gone already.
+            return false;
+        }
+        let is_one = match process.proc.mapping_at(start) {
+            Ok(found) => found.is_some_and(covers),
+            // Before kernel 6.11 the whole list has to be read.
+            Err(_) => {
+                let mut found = false;
+                let read = process.proc.mappings(|mapping| found |= covers(mapping));
+                read.is_ok() && found
+            }
+        };
+        if !is_one || memory.uffd.is_registered(last) != Some(true) {
+            return false;
+        }
+        if !was_registered {
+            // What is known of pages there is of an older mapping: a forked child may have got it with the fork, while
+            // another thread of its parent was unmapping.
+            self.forget(inner, start, end);
+        }
+        inner.add_region(start, end);
+        true
     }
-    inner.add_region(start, end);
-    let mut behind = end;
-    while let Ok(Some(next)) = process.proc.mapping_at(behind)
-        && next.start <= behind
-        && memory.uffd.register(behind, next.end).is_ok()
-    {
-        inner.add_region(behind, next.end);
-        behind = next.end;
-    }
-    let page = PAGE_SIZE as u64;
-    let mut front = start;
-    while let Ok(Some(before)) = process.proc.mapping_at(front - page)
-        && before.start < front
-        && before.end >= front
-        && memory.uffd.register(before.start, front).is_ok()
-    {
-        inner.add_region(before.start, front);
-        front = before.start;
-    }
-    true
 }

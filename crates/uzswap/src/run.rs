@@ -115,9 +115,18 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
     let mut wanted =
         SignalsInfo::<WithOrigin>::new(FORWARDED).map_err(|error| Failure::job("signals", error))?;
     let mut command = Command::new(&path);
+    let before = raise_descriptors();
     {
         use std::os::unix::process::CommandExt;
         command.arg0(name);
+        let restore = move || {
+            // The program's limit is that of whoever started us.
+            before.map_or(Ok(()), |before| {
+                rustix::process::setrlimit(rustix::process::Resource::Nofile, before).map_err(Into::into)
+            })
+        };
+        // SAFETY: between fork and exec this makes one system call, and neither allocates nor locks.
+        unsafe { command.pre_exec(restore) };
     }
     command.args(arguments).env(pager::SOCKET_VARIABLE, &socket).env("LD_PRELOAD", instance.preload());
     let mut child = match command.spawn() {
@@ -152,6 +161,15 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
     let status = status.map_err(|error| Failure::job(path.display(), error))?;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Lets us open as many files as we may: several for each process of the program. Returns the limit from before, if there
+/// was a lower one.
+fn raise_descriptors() -> Option<rustix::process::Rlimit> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
+    setrlimit(Resource::Nofile, raised).ok().map(|()| before)
 }
 
 /// The memory limit of the control group, else half of RAM.
