@@ -134,3 +134,133 @@ fn a_program_far_from_its_cap_is_not_touched() {
     assert!(done.output.status.success(), "{:?}", done.output);
     assert_eq!((done.number("faults"), done.number("evicted_pages"), done.number("memories")), (0, 0, 0));
 }
+
+#[test]
+fn ruby() {
+    let script = "h = {}; 150000.times { |i| h[\"key#{i}\"] = [i, \"value #{i}\"] }; s = 0; \
+        3.times { h.each { |k, v| s += k.size + v[1].size + v[0] } }; puts s";
+    same("ruby", "32M", 1000, &["ruby", "-e", script]);
+}
+
+#[test]
+fn numpy() {
+    let script = "
+import numpy, sys
+numbers = numpy.arange(6_000_000, dtype=numpy.int64)
+grid = numbers.reshape(2000, 3000) % 1009
+total = (grid @ numpy.ones(3000, dtype=numpy.int64)).sum()
+print(total, int(numpy.sort(grid.ravel()[::-1])[::50000].sum()), int(numpy.cumsum(numbers)[-1]))
+";
+    let has = under::alone(&["/usr/bin/python3", "-c", "import numpy"]);
+    if !has.status.success() {
+        return need::skip("numpy", "python3-numpy is not installed");
+    }
+    same("numpy", "64M", 2000, &["/usr/bin/python3", "-c", script]);
+}
+
+/// The stressors that check their own memory, with more of it than fits, and those that fork, segfault and give up memory.
+#[test]
+fn stress_ng() {
+    const NAME: &str = "stress_ng";
+    if !under::possible(NAME) {
+        return;
+    }
+    if !std::path::Path::new("/usr/bin/stress-ng").exists() {
+        return need::skip(NAME, "stress-ng is not installed");
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let mut evicted = 0;
+    for stressor in [
+        "--vm 1 --vm-bytes 96M --vm-method incdec --vm-ops 2000",
+        "--mmap 1 --mmap-bytes 64M --mmap-ops 8",
+        "--mremap 1 --mremap-bytes 64M --mremap-ops 10",
+        "--madvise 1 --madvise-ops 20",
+        "--malloc 1 --malloc-bytes 80M --malloc-ops 5000",
+        "--fork 2 --fork-ops 500",
+        "--vfork 2 --vfork-ops 200",
+        "--vm-segv 1 --vm-segv-ops 50",
+        "--io-uring 1 --io-uring-ops 1000",
+    ] {
+        let words = ["stress-ng", "--verify", "--timeout", "60"];
+        let all: Vec<_> = words.into_iter().chain(stressor.split(' ')).collect();
+        let done = under::run(&uzswap, "48M", &[], &all);
+        assert!(done.output.status.success(), "{stressor}: {:?}", done.output);
+        assert_eq!(done.number("lost_pages"), 0, "{stressor}");
+        evicted += done.number("evicted_pages");
+    }
+    assert!(evicted > 10_000, "{evicted} pages were out");
+}
+
+/// Programs that bring an allocator of their own, which maps, gives up and remaps as it likes.
+#[test]
+fn other_allocators() {
+    let library = std::path::Path::new("/usr/lib/x86_64-linux-gnu");
+    let source = "
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int main(void) {
+  enum { N = 60000 };
+  static unsigned char *p[N]; static unsigned n[N]; unsigned s = 7; unsigned long sum = 0;
+  for (int round = 0; round < 6; round++)
+    for (int i = 0; i < N; i++) {
+      s = s * 1664525 + 1013904223;
+      if (p[i]) {
+        for (unsigned k = 0; k < n[i]; k += 61) if (p[i][k] != (unsigned char)(i + n[i])) { printf(\"wrong %d\\n\", i); return 1; }
+        sum += n[i];
+      }
+      if (s >> 30) {
+        n[i] = (s >> 8) % 3000 + 1; p[i] = realloc(p[i], n[i]);
+        memset(p[i], i + n[i], n[i]);
+      } else { free(p[i]); p[i] = 0; }
+    }
+  printf(\"%lu\\n\", sum); return 0;
+}";
+    let dir = tempfile::tempdir().expect("a directory");
+    let code = dir.path().join("many.c");
+    fs::write(&code, source).expect("a file");
+    for allocator in ["libjemalloc.so.2", "libmimalloc.so.2"] {
+        let allocator = library.join(allocator);
+        if !allocator.exists() {
+            need::skip("other_allocators", &format!("{} is not installed", allocator.display()));
+            continue;
+        }
+        let program = dir.path().join("many");
+        let [code, program, allocator] =
+            [&code, &program, &allocator].map(|path| path.to_str().expect("ASCII").to_owned());
+        let built = under::alone(&["gcc", "-O1", "-o", &program, &code, "-Wl,--no-as-needed", &allocator]);
+        assert!(built.status.success(), "{built:?}");
+        same("other_allocators", "32M", 3000, &[&program]);
+    }
+}
+
+/// A build by a build tool: processes that start processes, pipes, and a compiler with threads.
+#[test]
+fn cargo_builds_a_program() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().to_str().expect("ASCII");
+    let cargo = env!("CARGO");
+    fs::create_dir(dir.path().join("src")).expect("a directory");
+    fs::write(
+        dir.path().join("Cargo.toml"),
+        "[package]\nname = \"many\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[workspace]\n",
+    )
+    .expect("a file");
+    let functions: String = (0..300)
+        .map(|at| {
+            format!(
+                "fn f{at}(v: &mut Vec<String>) {{ v.push(format!(\"{{}}-{at}\", v.len())); v.sort(); }}\n"
+            )
+        })
+        .collect();
+    let calls: String = (0..300).map(|at| format!("f{at}(&mut v);")).collect();
+    fs::write(
+        dir.path().join("src/main.rs"),
+        format!("{functions} fn main() {{ let mut v = Vec::new(); {calls} println!(\"{{}}\", v.concat().len()); }}"),
+    )
+    .expect("a file");
+    let script = format!(
+        "cd {path} && CARGO_TARGET_DIR={path}/target {cargo} build --quiet --offline && target/debug/many && rm -r target"
+    );
+    same("cargo_builds_a_program", "96M", 500, &["bash", "-c", &script]);
+}

@@ -9,7 +9,7 @@ use undo::Undo;
 use crate::run::{Why, become_it, cargo, root, run, target, there_is};
 
 /// What the tests use besides Rust: the program that shows it is there, and the Debian package.
-const PACKAGES: [(&str, &str); 11] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("fio", "fio"),
     ("losetup", "util-linux"),
     ("/usr/lib/x86_64-linux-gnu/liblzo2.so.2", "liblzo2-2"),
@@ -21,6 +21,14 @@ const PACKAGES: [(&str, &str); 11] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("strace", "strace"),
+    ("gdb", "gdb"),
+    ("ruby", "ruby"),
+    ("/usr/lib/python3/dist-packages/numpy", "python3-numpy"),
+    ("stress-ng", "stress-ng"),
+    ("redis-server", "redis-server"),
+    ("/usr/lib/postgresql", "postgresql"),
+    ("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2", "libjemalloc2"),
+    ("/usr/lib/x86_64-linux-gnu/libmimalloc.so.2", "libmimalloc2.0"),
 ];
 /// Seconds that each fuzz target runs.
 const FUZZ_SECONDS: u32 = 6;
