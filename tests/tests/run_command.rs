@@ -247,6 +247,126 @@ fn traced_programs_are_right() {
     }
 }
 
+/// The kernel lets no debugger wait for a page: for what is out it gets an error, and never anything else.
+#[test]
+fn who_looks_in_from_outside_sees_no_wrong_page() {
+    use std::os::unix::fs::FileExt;
+    if !under::possible("who_looks_in_from_outside_sees_no_wrong_page") {
+        return;
+    }
+    const PAGES: usize = (96 << 20) / 4096;
+    let script = "
+import ctypes, os, signal
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+size = 96 << 20
+block = libc.malloc(ctypes.c_size_t(size))
+for at in range(0, size, 4096):
+    ctypes.memset(block + at, 1 + (at // 4096) % 250, 4096)
+print(os.getpid(), block, flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+print(sum(ctypes.string_at(block + at, 1)[0] for at in range(0, size, 4096)))
+";
+    let byte = |page: usize| u8::try_from(1 + page % 250).expect("small");
+    let uzswap = Uzswap::of_this_tree();
+    let args = ["run", "--memory", "64M", "--", "/usr/bin/python3", "-c", script];
+    let mut child = uzswap.command(&args).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    let line = lines.next().expect("where it is");
+    let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [pid, block] = numbers[..] else { panic!("{line}") };
+    let stopped = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "));
+    assert!(wait::until(LIMIT, stopped), "it does not stop");
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).expect("its memory");
+    let mut out = 0;
+    for page in 0..PAGES {
+        let mut seen = [0; 4096];
+        match memory.read_exact_at(&mut seen, block + (page * 4096) as u64) {
+            Ok(()) => assert!(seen.iter().all(|it| *it == byte(page)), "page {page}"),
+            Err(_) => out += 1,
+        }
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a number")).expect("not 0");
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("it is there");
+    let sum: usize = (0..PAGES).map(|page| usize::from(byte(page))).sum();
+    assert_eq!(lines.next(), Some(sum.to_string()));
+    assert!(wait::exit(&mut child, LIMIT).expect("it ends").success());
+    assert!(out > 1000 && out < PAGES, "{out} of {PAGES} pages were out");
+}
+
+/// The kernel writes what is present, and does not ask for the rest; it must not wait for it either.
+#[test]
+fn a_core_dump_ends() {
+    const NAME: &str = "a_core_dump_ends";
+    if !under::possible(NAME) {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let dir = tempfile::tempdir().expect("a directory");
+    let script = format!("cd {} && ulimit -c unlimited && exec \"$@\"", dir.path().display());
+    let hazards = programs::sibling("hazards");
+    let words = ["bash", "-c", &script, "sh", hazards.to_str().expect("a name"), "crash"];
+    let done = under::run(&uzswap, "64M", &[], &words);
+    assert_eq!(done.output.status.code(), Some(134), "{:?}", done.output);
+    assert!(done.number("evicted_pages") > 2000);
+    assert_eq!(left(&uzswap), 0);
+}
+
+/// The cap, by what the kernel says of the whole tree: the program, its children, and us with the pool.
+#[test]
+fn the_cap_holds_as_seen_from_outside() {
+    const NAME: &str = "the_cap_holds_as_seen_from_outside";
+    const CAP: u64 = 64 << 20;
+    if !under::possible(NAME) {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let script = "
+import subprocess, sys
+rows = [('row %d ' % i) * 5 for i in range(500000)]
+total = 0
+for _ in range(6): total += sum(len(row) for row in rows)
+child = subprocess.run([sys.executable, '-c', 'print(len([str(i) * 9 for i in range(200000)]))'], capture_output=True)
+print(total, child.stdout)
+";
+    let args = ["run", "--memory", &CAP.to_string(), "--", "/usr/bin/python3", "-c", script];
+    let mut child = uzswap.command(&args).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut peak = 0;
+    let mut samples = 0;
+    let begun = std::time::Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("it can be waited for") {
+            break status;
+        }
+        assert!(begun.elapsed() < under::LIMIT, "it does not end");
+        peak = peak.max(tree_bytes(child.id()));
+        samples += 1;
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(status.success());
+    let mut out = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut out).expect("text");
+    assert!(out.ends_with("b'200000\\n'\n"), "{out}");
+    println!("{samples} samples, peak {:.3} of the cap", peak as f64 / CAP as f64);
+    assert!(samples > 50, "{samples} samples");
+    // On a machine with other work the program can run ahead of who makes room for it, a little.
+    assert!(peak < CAP + CAP / 8, "{peak} bytes under a cap of {CAP}");
+    assert!(peak > CAP * 3 / 4, "{peak} bytes: the cap was never reached");
+}
+
+/// Proportional resident bytes of a process and all that descend from it.
+fn tree_bytes(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let own = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) << 10;
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
+    let children = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    let children: Vec<u32> = children
+        .flat_map(|list| list.split(' ').filter_map(|child| child.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    own + children.into_iter().map(tree_bytes).sum::<u64>()
+}
+
 #[test]
 fn the_oldest_pages_go_to_a_swap_file() {
     if !under::possible("the_oldest_pages_go_to_a_swap_file") {

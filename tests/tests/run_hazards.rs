@@ -32,6 +32,7 @@ cases! {
     threads_that_read_write_give_up_unmap_and_protect "churn",
     system_calls_on_buffers_that_are_out "calls",
     direct_reads_into_pages_on_their_way_out "direct",
+    fixed_buffers_of_io_uring "fixed",
     content_given_up_is_gone "given-up",
     moved_grown_and_shrunk_memory "moved",
     locked_and_shared_memory_is_left_alone "kept",

@@ -567,6 +567,64 @@ fn forever() {
 }
 
 /// Says a number of children and threads about itself, for comparison with a run without anybody.
+/// io_uring with fixed buffers: their pages are pinned for as long as they are registered, and the kernel reads into them
+/// and writes from them without looking at the program's page tables.
+fn fixed() {
+    use io_uring::{IoUring, opcode, types};
+    const PIECE: usize = 64;
+    let mut file = tempfile::tempfile().expect("a file");
+    let source = Memory::new(4);
+    source.fill_all(9);
+    file.write_all(source.bytes(0, 4 << 20)).expect("write");
+    let target = Memory::new(4);
+    target.fill_all(1);
+    let ballast = Ballast::new();
+    // What is out comes back to be pinned.
+    ballast.sweep();
+    let mut ring = IoUring::new(8).expect("a ring");
+    let buffers: Vec<_> = (0..target.pages)
+        .step_by(PIECE)
+        .map(|page| libc::iovec { iov_base: target.address(page), iov_len: PIECE * PAGE })
+        .collect();
+    // SAFETY: the memory is unmapped only when the process ends, and used by one name at a time.
+    unsafe { ring.submitter().register_buffers(&buffers) }.expect("the buffers are registered");
+    target.check_all(1);
+    let out = types::Fd(file.as_raw_fd());
+    for round in 0..20u64 {
+        for (number, buffer) in (0u16..).zip(&buffers) {
+            let offset = u64::from(number) * (PIECE * PAGE) as u64;
+            let (at, len) = (buffer.iov_base.cast::<u8>(), (PIECE * PAGE) as u32);
+            let entry = if round % 2 == 0 {
+                opcode::ReadFixed::new(out, at, len, number).offset(offset).build()
+            } else {
+                opcode::WriteFixed::new(out, at, len, number).offset(offset).build()
+            };
+            // SAFETY: the buffer is registered and lives on; the operation is waited for here.
+            unsafe { ring.submission().push(&entry) }.expect("there is room");
+            ballast.0.check(usize::from(number) * 7, 3);
+            ring.submit_and_wait(1).expect("it is done");
+            let done = ring.completion().next().expect("an answer").result();
+            assert_eq!(done, (PIECE * PAGE) as i32);
+        }
+        if round % 2 == 0 {
+            target.check_all(9 + round / 2);
+            target.fill_all(10 + round / 2);
+        }
+        ballast.sweep();
+    }
+    target.check_all(19);
+    ring.submitter().unregister_buffers().expect("they were registered");
+    ballast.sweep();
+    target.check_all(19);
+}
+
+/// Ends by a signal, with most of its memory out.
+fn crash() {
+    let ballast = Ballast::new();
+    ballast.sweep();
+    std::process::abort();
+}
+
 fn plain() {
     let names = std::fs::read_dir("/proc/self/fd").expect("/proc").count();
     println!("{names} descriptors");
@@ -574,10 +632,12 @@ fn plain() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 15] = [
+    let cases: [(&str, fn()); 17] = [
         ("churn", churn),
         ("calls", calls),
         ("direct", direct),
+        ("fixed", fixed),
+        ("crash", crash),
         ("given-up", given_up),
         ("moved", moved),
         ("kept", kept),
