@@ -1,11 +1,12 @@
 //! Measurements that print what they compare. `compare engine FILE.pages...` and, as root,
-//! `compare device FILE.pages...` and `compare run FILE.pages`.
+//! `compare device FILE.pages...`, `compare run FILE.pages` and `compare programs`.
 //!
 //! Rivals run in turn within one call; figures are medians over rounds, with the ratio of each round where two things are
 //! set against each other. Same-filled pages are left out of everything but their own line.
 
 mod device;
 mod engine;
+mod programs;
 mod run;
 mod touch;
 
@@ -15,12 +16,13 @@ fn main() {
         Some((what, files)) if what == "engine" && !files.is_empty() => engine::run(files),
         Some((what, files)) if what == "device" && !files.is_empty() => device::run(files),
         Some((what, [file])) if what == "run" => run::run(file),
+        Some((what, [])) if what == "programs" => programs::run(),
         Some((what, [order, mib, touches, file])) if what == "touch" => {
             let number = |text: &String| text.parse().expect("a number");
             touch::run(order, number(mib), number(touches), file);
         }
         _ => {
-            eprintln!("compare: usage: compare engine|device FILE.pages... | run FILE.pages");
+            eprintln!("compare: usage: compare engine|device FILE.pages... | run FILE.pages | programs");
             std::process::exit(2);
         }
     }
