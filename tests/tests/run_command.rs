@@ -418,3 +418,41 @@ fn a_full_swap_file_system_loses_no_page() {
     let text = String::from_utf8_lossy(&done.output.stderr);
     assert!(text.contains("swap"), "it says so: {text}");
 }
+
+#[test]
+fn a_running_program_can_be_looked_at_and_steered() {
+    if !under::possible("a_running_program_can_be_looked_at_and_steered") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let script = "rows = [str(i) * 20 for i in range(400000)]\nprint(len(rows), flush=True)\ninput()\nprint(sum(len(row) for row in rows))";
+    let mut child = uzswap
+        .command(&["run", "--memory", "48M", "--", "python3", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    assert_eq!(lines.next().as_deref(), Some("400000"));
+    let name = format!("run-{}", child.id());
+    assert!(uzswap.number(&name, "stored_pages").expect("its status") > 1000);
+    let get = |param: &str| uzswap.done(&["get", &name, param], LIMIT).expect("its value");
+    assert_eq!(get("compressor"), "lz4");
+    uzswap.done(&["set", &name, "compressor", "zstd"], LIMIT).expect("it can be changed");
+    assert_eq!(get("compressor"), "zstd");
+    for (args, says) in [
+        (&["set", &name, "compressor", "none"][..], "compressor"),
+        (&["set", &name, "nothing", "1"], "nothing"),
+        (&["swapoff", &name], "no swap device"),
+    ] {
+        let output = uzswap.call(args).expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.starts_with("uzswap: ") && said.contains(says), "{args:?}: {said}");
+    }
+    child.stdin.take().expect("a pipe").write_all(b"\n").expect("it reads");
+    let sum: usize = (0..400_000).map(|i: usize| i.to_string().len() * 20).sum();
+    assert_eq!(lines.next(), Some(sum.to_string()));
+    assert!(wait::exit(&mut child, LIMIT).expect("it ends").success());
+    assert_eq!(left(&uzswap), 0);
+}

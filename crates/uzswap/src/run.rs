@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
-use control::{Fact, Writer};
+use control::{Fact, Request, Writer};
 use pager::{Config, Pager};
 use serde_json::{Map, Value};
 use signal_hook::consts as signals;
@@ -21,7 +22,7 @@ use zswap::{Counter, Options, PAGE_SIZE, Param, Zswap};
 
 use crate::cli::Run;
 use crate::failure::Failure;
-use crate::{options, program, size, steer};
+use crate::{options, program, serve, size, steer};
 
 /// The agent, as the build script made it.
 static AGENT: &[u8] = include_bytes!(env!("UZSWAP_AGENT_OBJECT"));
@@ -100,6 +101,7 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
     writer
         .publish(&instance.dir.join("control"))
         .map_err(|error| Failure::job(instance.dir.display(), error))?;
+    answer(&instance, &cache, &writer)?;
     let socket = instance.dir.join("agent");
     let pager = Pager::start(Config {
         cap,
@@ -321,10 +323,26 @@ fn announce(writer: &Writer, cache: &Zswap, profile: &str, slots: u32, swap: Opt
         (Fact::Backing, &backing),
         (Fact::Pages, &slots.to_string()),
     ]);
-    let values: Vec<_> =
-        Param::ALL.iter().map(|param| (Fact::Param(*param), cache.get(*param).unwrap_or_default())).collect();
-    let facts: Vec<_> = values.iter().map(|(fact, value)| (*fact, value.as_str())).collect();
-    writer.set(&facts);
+    serve::show_params(writer, cache);
+}
+
+/// Answers `uzswap set` for as long as the program runs. Where the socket cannot be had the program runs all the same.
+fn answer(instance: &Home, cache: &Arc<Zswap>, writer: &Arc<Writer>) -> Result<(), Failure> {
+    let path = instance.dir.join("socket");
+    let server = control::serve(&path).map_err(|error| Failure::job(path.display(), error))?;
+    let (cache, writer) = (cache.clone(), writer.clone());
+    let serving = move || {
+        let _ = server.run(|request| {
+            ControlFlow::Continue(match request {
+                Request::Set { name, value } => serve::set(&cache, &writer, &name, &value),
+                Request::Swapoff => {
+                    Err((libc::EOPNOTSUPP, "it is a program under uzswap run, and no swap device".to_owned()))
+                }
+            })
+        });
+    };
+    let thread = std::thread::Builder::new().name("control".into()).spawn(serving);
+    thread.map(drop).map_err(|error| Failure::job("thread", error))
 }
 
 /// Opened before the program starts: a name that cannot be written is an error then.

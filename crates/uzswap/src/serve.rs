@@ -177,11 +177,19 @@ fn announce(plan: &Plan, writer: &Writer, cache: &Zswap, device: &Device, pages:
     writer.publish(&block_path(&plan.name)).map_err(|error| Failure::job("control block", error))
 }
 
-fn show_params(writer: &Writer, cache: &Zswap) {
+/// Shows the values of all parameters in the control block.
+pub fn show_params(writer: &Writer, cache: &Zswap) {
     let values: Vec<_> =
         Param::ALL.iter().map(|param| (Fact::Param(*param), cache.get(*param).unwrap_or_default())).collect();
     let facts: Vec<_> = values.iter().map(|(fact, value)| (*fact, value.as_str())).collect();
     writer.set(&facts);
+}
+
+/// The answer to a request to set a parameter.
+pub fn set(cache: &Zswap, writer: &Writer, name: &str, value: &str) -> Reply {
+    let set = Param::named(name).and_then(|param| cache.set(param, value));
+    show_params(writer, cache);
+    set.map_err(|error| (error.errno(), format!("{name}: {error}")))
 }
 
 fn answer(
@@ -191,11 +199,7 @@ fn answer(
     wants: &Sender<Event>,
 ) -> ControlFlow<Reply, Reply> {
     match request {
-        Request::Set { name, value } => {
-            let set = Param::named(&name).and_then(|param| cache.set(param, &value));
-            show_params(writer, cache);
-            ControlFlow::Continue(set.map_err(|error| (error.errno(), format!("{name}: {error}"))))
-        }
+        Request::Set { name, value } => ControlFlow::Continue(set(cache, writer, &name, &value)),
         Request::Swapoff => {
             let (reply, outcome) = mpsc::channel();
             let gone = || Err((libc::EIO, "the server is ending".to_owned()));
