@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use undo::Undo;
 
 use crate::median;
-use crate::touch::ORDERS;
+use crate::trace::ORDERS;
 
 const ROUNDS: usize = 3;
 /// Attempts at a run of the kernel's.
@@ -176,7 +176,7 @@ pub fn run(file: &str) {
         "{:<12} {:>14} {:>14} {:>8}  {:<22} peak of ours / cap",
         "order", "kernel ns", "uzswap ns", "ratio", "(each round)"
     );
-    for order in ORDERS {
+    for order in ORDERS.into_iter().chain(["first-touch"]) {
         let touches = if order == "sequential" { 200_000 } else { 400_000 };
         let args: Vec<String> = ["touch", order, &WORKING_SET.to_string(), &touches.to_string(), file]
             .map(str::to_owned)

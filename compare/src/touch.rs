@@ -9,58 +9,7 @@ use std::time::Instant;
 
 use zswap::PAGE_SIZE;
 
-/// Orders of access.
-pub const ORDERS: [&str; 5] = ["sequential", "uniform", "zipfian", "phases", "first-touch"];
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        ((u128::from(self.next()) * limit as u128) >> 64) as usize
-    }
-
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
-/// Zipf's law with exponent 0.99, as YCSB draws it, over pages in a scrambled order.
-struct Zipf {
-    count: usize,
-    zeta: f64,
-    eta: f64,
-}
-
-const THETA: f64 = 0.99;
-
-impl Zipf {
-    fn new(count: usize) -> Zipf {
-        let zeta = |n: usize| (1..=n).map(|i| (i as f64).powf(-THETA)).sum::<f64>();
-        let all = zeta(count);
-        let eta = (1.0 - (2.0 / count as f64).powf(1.0 - THETA)) / (1.0 - zeta(2) / all);
-        Zipf { count, zeta: all, eta }
-    }
-
-    fn draw(&self, random: &mut Random) -> usize {
-        let u = random.unit();
-        let uz = u * self.zeta;
-        let rank = if uz < 1.0 {
-            0
-        } else if uz < 1.0 + 0.5f64.powf(THETA) {
-            1
-        } else {
-            (self.count as f64 * (self.eta * u - self.eta + 1.0).powf(1.0 / (1.0 - THETA))) as usize
-        };
-        rank.min(self.count - 1)
-    }
-}
+use crate::trace::Trace;
 
 /// Runs it, and prints nanoseconds a touch and how many there were.
 pub fn run(order: &str, mib: usize, touches: usize, file: &str) {
@@ -69,7 +18,6 @@ pub fn run(order: &str, mib: usize, touches: usize, file: &str) {
         usize::try_from(file.metadata().expect("it has a size").len()).expect("it is small") / PAGE_SIZE;
     let count = (mib << 20) / PAGE_SIZE;
     let words = PAGE_SIZE / 8;
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let begun = Instant::now();
     // Anonymous memory of the allocator's: one mapping.
     let mut memory = vec![0u64; count * words];
@@ -83,14 +31,7 @@ pub fn run(order: &str, mib: usize, touches: usize, file: &str) {
         println!("{:.1} {count}", begun.elapsed().as_nanos() as f64 / count as f64);
         return;
     }
-    let scrambled: Vec<u32> = {
-        let mut order: Vec<u32> = (0..count).map(|page| u32::try_from(page).expect("few pages")).collect();
-        for at in (1..count).rev() {
-            order.swap(at, random.below(at + 1));
-        }
-        order
-    };
-    let zipf = Zipf::new(count);
+    let mut trace = Trace::new(order, count);
     let mut touch = |page: usize, write: bool| {
         let word = &mut memory[page * words];
         assert_eq!(*word & !1, stamp(page) & !1, "page {page} is wrong");
@@ -101,13 +42,7 @@ pub fn run(order: &str, mib: usize, touches: usize, file: &str) {
     let mut round = |touches: usize| {
         for at in 0..touches {
             let write = at % 4 == 0;
-            let page = match order {
-                "sequential" => at % count,
-                "uniform" => random.below(count),
-                "zipfian" => scrambled[zipf.draw(&mut random)] as usize,
-                // An eighth of the memory at a time, at random.
-                _ => (at * 16 / touches % 8) * (count / 8) + random.below(count / 8),
-            };
+            let page = trace.page(at, touches);
             touch(page, write);
         }
     };

@@ -12,7 +12,7 @@ const USAGE: &str = "usage: cargo xtask demo | test | bench WHAT FILE...
   demo  let the kernel swap a program to uzswap, check every page, print what was saved
         (as root; without, the same engine inside one process)
   test  install what the tests need and run all of them, as CI does
-  bench measure `engine` or, as root, `device` or `run` on raw 4096-byte pages of FILEs, or `programs`";
+  bench measure `engine` or, as root, `device` or `run` on raw 4096-byte pages of FILEs, `programs` or `policy`";
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();

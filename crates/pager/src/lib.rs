@@ -27,7 +27,7 @@ mod evict;
 mod fault;
 mod link;
 mod memory;
-mod policy;
+pub mod policy;
 mod proc;
 mod slots;
 mod stream;

@@ -3,8 +3,8 @@
 //! Two queues by age, as in 2Q: pages come into *probation*; one that was evicted and is wanted back before as many others
 //! were evicted as there are resident pages (the refault distance that the kernel's workingset code uses) comes into
 //! *protected*. Probation is emptied first while it is larger than its share. So a scan through more memory than there is
-//! passes through probation and leaves the protected pages where they are; and of a loop that is larger than memory, the
-//! protected part stays.
+//! passes through probation and leaves the protected pages where they are. A loop over more than half as much again as there is
+//! misses every time, as with LRU: none of its pages is wanted back soon. `compare policy` holds this against others.
 //!
 //! What it trades: pages are never moved within a queue, since nobody tells us that they are used; a page of the protected
 //! queue gets its second chance by being evicted and wanted back soon. Entries are removed lazily: the queue holds stamps,

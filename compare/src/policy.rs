@@ -1,0 +1,292 @@
+//! Which page should leave: miss ratios of eviction policies on the traces of the workload, by simulation.
+//!
+//! Three of them see every access, which nobody outside the kernel does: LRU, and CLOCK, SIEVE and S3-FIFO with the hardware's
+//! accessed bits. `PAGEMAP_SCAN` shows which pages were written since the last scan (WP_ASYNC), and nothing of reads: CLOCK by
+//! written bits is what a scanning pager could have, and pays a write fault for each bit. FIFO and the pager's own see faults
+//! alone. MIN knows the future.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use pager::policy::Policy;
+
+use crate::trace::{ORDERS, Trace};
+
+/// Pages of the working set, of which 40 % are resident at most.
+const COUNT: usize = 1 << 16;
+const ROOM: usize = COUNT * 2 / 5;
+const TOUCHES: usize = COUNT * 12;
+/// Touches that are not counted: memory fills.
+const WARM: usize = COUNT * 4;
+
+/// A policy at work: whether a page that is touched is resident; it is afterwards.
+trait Simulated {
+    fn touch(&mut self, page: usize, write: bool) -> bool;
+}
+
+#[derive(Default)]
+struct Fifo {
+    resident: BTreeSet<usize>,
+    queue: VecDeque<usize>,
+}
+
+impl Simulated for Fifo {
+    fn touch(&mut self, page: usize, _write: bool) -> bool {
+        if self.resident.contains(&page) {
+            return true;
+        }
+        if self.queue.len() == ROOM
+            && let Some(old) = self.queue.pop_front()
+        {
+            self.resident.remove(&old);
+        }
+        self.queue.push_back(page);
+        self.resident.insert(page);
+        false
+    }
+}
+
+#[derive(Default)]
+struct Lru {
+    used: HashMap<usize, usize>,
+    order: BTreeSet<(usize, usize)>,
+    clock: usize,
+}
+
+impl Simulated for Lru {
+    fn touch(&mut self, page: usize, _write: bool) -> bool {
+        self.clock += 1;
+        let before = self.used.insert(page, self.clock);
+        if let Some(before) = before {
+            self.order.remove(&(before, page));
+        } else if self.order.len() == ROOM
+            && let Some((_, old)) = self.order.pop_first()
+        {
+            self.used.remove(&old);
+        }
+        self.order.insert((self.clock, page));
+        before.is_some()
+    }
+}
+
+/// The second chance: a page whose bit is set goes to the end again. `reads`: reading sets the bit too.
+struct Clock {
+    reads: bool,
+    bits: HashMap<usize, bool>,
+    queue: VecDeque<usize>,
+}
+
+impl Clock {
+    fn new(reads: bool) -> Clock {
+        Clock { reads, bits: HashMap::new(), queue: VecDeque::new() }
+    }
+}
+
+impl Simulated for Clock {
+    fn touch(&mut self, page: usize, write: bool) -> bool {
+        if let Some(bit) = self.bits.get_mut(&page) {
+            *bit |= write || self.reads;
+            return true;
+        }
+        while self.queue.len() == ROOM {
+            let Some(old) = self.queue.pop_front() else { break };
+            if self.bits.insert(old, false) == Some(true) {
+                self.queue.push_back(old);
+            } else {
+                self.bits.remove(&old);
+            }
+        }
+        self.queue.push_back(page);
+        self.bits.insert(page, false);
+        false
+    }
+}
+
+/// Like CLOCK, but pages that stay keep their place and the hand goes on from there (NSDI 2024).
+#[derive(Default)]
+struct Sieve {
+    bits: HashMap<usize, bool>,
+    /// By time of arrival.
+    queue: BTreeSet<(usize, usize)>,
+    hand: (usize, usize),
+    clock: usize,
+}
+
+impl Simulated for Sieve {
+    fn touch(&mut self, page: usize, _write: bool) -> bool {
+        if let Some(bit) = self.bits.get_mut(&page) {
+            *bit = true;
+            return true;
+        }
+        while self.queue.len() == ROOM {
+            let next = self.queue.range(self.hand..).next().or_else(|| self.queue.first()).copied();
+            let Some(next) = next else { break };
+            self.hand = (next.0, next.1 + 1);
+            if self.bits.insert(next.1, false) != Some(true) {
+                self.bits.remove(&next.1);
+                self.queue.remove(&next);
+            }
+        }
+        self.clock += 1;
+        self.queue.insert((self.clock, page));
+        self.bits.insert(page, false);
+        false
+    }
+}
+
+/// A small queue for what is new, a main one, and names of those that left the small one (SOSP 2023).
+#[derive(Default)]
+struct S3Fifo {
+    uses: HashMap<usize, u8>,
+    small: VecDeque<usize>,
+    main: VecDeque<usize>,
+    ghosts: VecDeque<usize>,
+    is_ghost: BTreeSet<usize>,
+}
+
+impl S3Fifo {
+    fn evict(&mut self) {
+        while self.small.len() + self.main.len() == ROOM {
+            if self.small.len() >= ROOM / 10
+                && let Some(old) = self.small.pop_front()
+            {
+                if self.uses.get(&old).is_some_and(|uses| *uses > 1) {
+                    self.uses.insert(old, 0);
+                    self.main.push_back(old);
+                    continue;
+                }
+                self.uses.remove(&old);
+                self.ghosts.push_back(old);
+                self.is_ghost.insert(old);
+                if self.ghosts.len() > ROOM
+                    && let Some(forgotten) = self.ghosts.pop_front()
+                {
+                    self.is_ghost.remove(&forgotten);
+                }
+            } else if let Some(old) = self.main.pop_front() {
+                match self.uses.get_mut(&old) {
+                    Some(uses) if *uses > 0 => {
+                        *uses -= 1;
+                        self.main.push_back(old);
+                    }
+                    _ => drop(self.uses.remove(&old)),
+                }
+            }
+        }
+    }
+}
+
+impl Simulated for S3Fifo {
+    fn touch(&mut self, page: usize, _write: bool) -> bool {
+        if let Some(uses) = self.uses.get_mut(&page) {
+            *uses = (*uses + 1).min(3);
+            return true;
+        }
+        self.evict();
+        self.uses.insert(page, 0);
+        if self.is_ghost.remove(&page) {
+            self.ghosts.retain(|ghost| *ghost != page);
+            self.main.push_back(page);
+        } else {
+            self.small.push_back(page);
+        }
+        false
+    }
+}
+
+/// The pager's own code.
+#[derive(Default)]
+struct Ours {
+    policy: Policy,
+    resident: BTreeSet<usize>,
+    left_at: HashMap<usize, u32>,
+    evictions: u32,
+}
+
+impl Simulated for Ours {
+    fn touch(&mut self, page: usize, _write: bool) -> bool {
+        if self.resident.contains(&page) {
+            return true;
+        }
+        if self.resident.len() == ROOM
+            && let Some(old) = self.policy.victim()
+        {
+            let old = usize::try_from(old.page).expect("it was admitted");
+            self.resident.remove(&old);
+            self.evictions += 1;
+            self.left_at.insert(old, self.evictions);
+        }
+        let age = self.left_at.remove(&page).map(|left| self.evictions - left);
+        self.policy.admit(0, page as u64, age);
+        self.resident.insert(page);
+        false
+    }
+}
+
+/// Evicts what is wanted back last.
+struct Min {
+    next: Vec<usize>,
+    at: usize,
+    resident: HashMap<usize, usize>,
+    order: BTreeSet<(usize, usize)>,
+}
+
+impl Min {
+    fn new(trace: &[usize]) -> Min {
+        let mut next = vec![usize::MAX; trace.len()];
+        let mut last = HashMap::new();
+        for (at, page) in trace.iter().enumerate().rev() {
+            if let Some(later) = last.insert(*page, at) {
+                next[at] = later;
+            }
+        }
+        Min { next, at: 0, resident: HashMap::new(), order: BTreeSet::new() }
+    }
+}
+
+impl Simulated for Min {
+    fn touch(&mut self, page: usize, _write: bool) -> bool {
+        let next = self.next[self.at];
+        self.at += 1;
+        let before = self.resident.insert(page, next);
+        if let Some(before) = before {
+            self.order.remove(&(before, page));
+        } else if self.order.len() == ROOM
+            && let Some((_, old)) = self.order.pop_last()
+        {
+            self.resident.remove(&old);
+        }
+        self.order.insert((next, page));
+        before.is_some()
+    }
+}
+
+/// Prints the miss ratios.
+pub fn run() {
+    println!("misses in 1000 touches, a quarter of them writes; {ROOM} of {COUNT} pages are resident");
+    println!(
+        "{:<12} {:>6} {:>6} {:>6} {:>6} {:>8} | {:>8} {:>6} {:>6}",
+        "order", "MIN", "LRU", "CLOCK", "SIEVE", "S3-FIFO", "written", "FIFO", "ours"
+    );
+    for order in ORDERS {
+        let mut trace = Trace::new(order, COUNT);
+        let pages: Vec<_> = (0..TOUCHES).map(|at| trace.page(at, TOUCHES)).collect();
+        let misses = |mut policy: Box<dyn Simulated>| {
+            let mut missed = 0;
+            for (at, page) in pages.iter().enumerate() {
+                missed += usize::from(!policy.touch(*page, at % 4 == 0) && at >= WARM);
+            }
+            missed as f64 * 1000.0 / (TOUCHES - WARM) as f64
+        };
+        println!(
+            "{order:<12} {:>6.0} {:>6.0} {:>6.0} {:>6.0} {:>8.0} | {:>8.0} {:>6.0} {:>6.0}",
+            misses(Box::new(Min::new(&pages))),
+            misses(Box::<Lru>::default()),
+            misses(Box::new(Clock::new(true))),
+            misses(Box::<Sieve>::default()),
+            misses(Box::<S3Fifo>::default()),
+            misses(Box::new(Clock::new(false))),
+            misses(Box::<Fifo>::default()),
+            misses(Box::<Ours>::default()),
+        );
+    }
+}
