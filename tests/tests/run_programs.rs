@@ -159,6 +159,7 @@ print(total, int(numpy.sort(grid.ravel()[::-1])[::50000].sum()), int(numpy.cumsu
 }
 
 /// The stressors that check their own memory, with more of it than fits, and those that fork, segfault and give up memory.
+/// Not the one called mmap: it locks more than the cap by chance, and what is locked cannot leave.
 #[test]
 fn stress_ng() {
     const NAME: &str = "stress_ng";
@@ -172,7 +173,6 @@ fn stress_ng() {
     let mut evicted = 0;
     for stressor in [
         "--vm 1 --vm-bytes 96M --vm-method incdec --vm-ops 2000",
-        "--mmap 1 --mmap-bytes 64M --mmap-ops 8",
         "--mremap 1 --mremap-bytes 64M --mremap-ops 10",
         "--madvise 1 --madvise-ops 20",
         "--malloc 1 --malloc-bytes 80M --malloc-ops 5000",
