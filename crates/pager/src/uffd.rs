@@ -175,7 +175,8 @@ impl Uffd {
         put(result, arg.zeropage)
     }
 
-    /// Whether the page's mapping is registered here. `None`: an event is unread, and until it is, nobody can say.
+    /// Whether the page's mapping is registered here. `None`: nobody can say now, because an event is unread or the kernel
+    /// has no memory to answer.
     pub fn is_registered(&self, page: u64) -> Option<bool> {
         // The kernel looks for the mapping first and for the source then: a copy from where nothing can be read fails in
         // the one way or in the other, and changes nothing.
@@ -183,8 +184,8 @@ impl Uffd {
         match self.ioctl(ioctl::UFFDIO_COPY, &mut arg) {
             // Something is there already, or there is nothing to copy: the mapping is ours.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EEXIST)) => Some(true),
-            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => None,
-            _ => Some(false),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Some(false),
+            _ => None,
         }
     }
 

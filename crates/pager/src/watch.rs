@@ -187,7 +187,12 @@ impl Shared {
     /// Registers a mapping and queues what is present in a part of it.
     fn look(&self, memory: &Memory, process: &Process, start: u64, end: u64, from: u64, to: u64) -> usize {
         let mut inner = memory.inner.lock();
-        if inner.draining || inner.blind_until.is_some_and(|until| Instant::now() < until) {
+        // An event that was read and waits for the batch: until it is applied, the table is older than the mappings, and a
+        // mapping that is new where another was moved away would be taken for that.
+        if inner.draining
+            || inner.events_wait
+            || inner.blind_until.is_some_and(|until| Instant::now() < until)
+        {
             return 0;
         }
         if !inner.unregistered(start, end).is_empty()
@@ -249,8 +254,8 @@ impl Shared {
     ///
     /// The list that the range is from is old by now: the mapping may have gone, and others come in its place. A range that
     /// is entered and not registered is the one mistake that nothing would notice: its pages would be moved out, and read as
-    /// zeros. So the kernel is asked again when it is done. If the range lies in one mapping then, and the last page of
-    /// that is registered, all of it is: registered memory and other is never one mapping; and had anything registered been
+    /// zeros. So the kernel is asked before and when it is done. If the range lies in one mapping, and the last page of that is
+    /// registered or is not, so is all of it: registered memory and other is never one mapping; and had anything registered been
     /// unmapped in between, its event would be unread, since whoever reads events needs the lock that is held here, and
     /// the question would not have been answered.
     fn register_one(
@@ -263,12 +268,7 @@ impl Shared {
     ) -> bool {
         let covers = |mapping: Mapping| mapping.start <= start && mapping.end >= end;
         let last = end - PAGE_SIZE as u64;
-        let Some(was_registered) = memory.uffd.is_registered(last) else { return false };
-        if memory.uffd.register(start, end).is_err() {
-            // Not for us: special memory, or another userfaultfd has it, or it is gone already.
-            return false;
-        }
-        let is_one = match process.proc.mapping_at(start) {
+        let is_one = || match process.proc.mapping_at(start) {
             Ok(found) => found.is_some_and(covers),
             // Before kernel 6.11 the whole list has to be read.
             Err(_) => {
@@ -277,13 +277,23 @@ impl Shared {
                 read.is_ok() && found
             }
         };
-        if !is_one || memory.uffd.is_registered(last) != Some(true) {
+        if !is_one() {
             return false;
         }
-        if !was_registered {
+        match memory.uffd.is_registered(last) {
+            Some(true) => {}
             // What is known of pages there is of an older mapping: a forked child may have got it with the fork, while
-            // another thread of its parent was unmapping.
-            self.forget(inner, start, end);
+            // another thread of its parent was unmapping. Now, and not when it is registered: were that to fail half way,
+            // nobody could tell afterwards.
+            Some(false) => self.forget(inner, start, end),
+            None => return false,
+        }
+        if memory.uffd.register(start, end).is_err() {
+            // Not for us: special memory, or another userfaultfd has it, or it is gone already.
+            return false;
+        }
+        if !is_one() || memory.uffd.is_registered(last) != Some(true) {
+            return false;
         }
         inner.add_region(start, end);
         true
