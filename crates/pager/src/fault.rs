@@ -26,6 +26,8 @@ use crate::uffd::{MESSAGES, Message, Put};
 const FIRST_TOUCH: usize = 16;
 /// How long a fault waits for room at most.
 const ROOM_LIMIT: Duration = Duration::from_millis(20);
+/// How long nobody waits for room after that was in vain: what is left may be locked, and then no room comes.
+const IN_VAIN: Duration = Duration::from_millis(2);
 /// How long a message that cannot be taken is left.
 const UNREAD_PAUSE: Duration = Duration::from_millis(2);
 /// Faults between two looks at where the program runs.
@@ -44,6 +46,8 @@ pub(crate) struct Server {
     waiting: Vec<(Page, bool)>,
     /// Since when there has been no room for them.
     waits_since: Option<Instant>,
+    /// Until when nobody waits for any.
+    in_vain_until: Option<Instant>,
     faults: u32,
     cpu: Option<usize>,
 }
@@ -57,6 +61,7 @@ impl Server {
             messages: Vec::with_capacity(MESSAGES),
             waiting: Vec::new(),
             waits_since: None,
+            in_vain_until: None,
             faults: 0,
             cpu: None,
         }
@@ -111,10 +116,14 @@ impl Server {
             }
             // Who takes memory waits until there is some. Events were read before: nothing could leave otherwise.
             let since = *self.waits_since.get_or_insert_with(Instant::now);
-            if self.shared.budget.is_over() && since.elapsed() < ROOM_LIMIT {
-                drop(inner);
-                self.shared.budget.wait_for_room(ROOM_LIMIT / 20);
-                continue;
+            let has_use = self.in_vain_until.is_none_or(|until| Instant::now() >= until);
+            if self.shared.budget.is_over() && has_use {
+                if since.elapsed() < ROOM_LIMIT {
+                    drop(inner);
+                    self.shared.budget.wait_for_room(ROOM_LIMIT / 20);
+                    continue;
+                }
+                self.in_vain_until = Some(Instant::now() + IN_VAIN);
             }
             self.waits_since = None;
             let mut waiting = std::mem::take(&mut self.waiting);
