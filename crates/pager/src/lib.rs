@@ -209,8 +209,11 @@ impl Shared {
         let server = fault::Server::new(shared, memory.clone());
         let spawned = std::thread::Builder::new().name("uzswap-fault".into()).spawn(move || server.run());
         let Ok(thread) = spawned else {
-            self.bring_back(&memory);
             self.books.lock().leave(memory.number);
+            if !self.bring_back(&memory) {
+                // With the descriptor closed its pages would read as zeros; open, who touches them waits.
+                std::mem::forget(memory);
+            }
             return None;
         };
         let mut servers = self.servers.lock();
@@ -226,8 +229,8 @@ impl Shared {
         }
     }
 
-    /// Brings all pages of a memory back. Nothing of it leaves any more.
-    fn bring_back(&self, memory: &Memory) {
+    /// Brings all pages of a memory back. Nothing of it leaves any more. Whether nothing is out.
+    fn bring_back(&self, memory: &Memory) -> bool {
         let mut inner = memory.inner.lock();
         inner.draining = true;
         while inner.batch.is_some() {
@@ -263,7 +266,7 @@ impl Shared {
                     Put::Again(_) | Put::NoMemory if begun.elapsed() > BRING_BACK => {
                         self.tell("a page cannot be brought back; ending its program");
                         self.kill(memory);
-                        break;
+                        return false;
                     }
                     Put::Again(_) | Put::NoMemory => {
                         drop(inner);
@@ -272,6 +275,7 @@ impl Shared {
                 }
             }
         }
+        true
     }
 
     /// Brings everything back and lets the processes go on alone.

@@ -103,7 +103,7 @@ impl Hands {
 
 /// A process with an agent.
 pub(crate) struct Process {
-    pub(crate) proc: Proc,
+    pub(crate) proc: Arc<Proc>,
     pub(crate) pid: u32,
     pub(crate) state: Mutex<Stage>,
     /// What a forked process has for itself, of each 1024 resident bytes, and when that was looked at.
@@ -180,7 +180,7 @@ pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> io::Result<Process> {
     shared.counters.processes.add(1);
     let hands = Hands { socket, hello, ordered: 0, answered: 0 };
     Ok(Process {
-        proc: Proc::open(pid)?,
+        proc: Arc::new(Proc::open(pid)?),
         pid,
         state: Mutex::new(Stage::Known(hands)),
         share: Mutex::new(None),
@@ -217,7 +217,7 @@ pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memo
             // It is served, and not paged.
             return None;
         }
-        let _ = Proc::open(process.pid).map(|proc| memory.proc.set(proc));
+        let _ = memory.proc.set(process.proc.clone());
         *memory.hands.lock() = Some(hands);
         *state = Stage::Managed(memory.clone());
         return Some(memory);
@@ -240,7 +240,7 @@ pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memo
                 return None;
             }
             let memory = shared.enter(uffd, hands.hello.probe, Inner::default(), forked)?;
-            let _ = Proc::open(process.pid).map(|proc| memory.proc.set(proc));
+            let _ = memory.proc.set(process.proc.clone());
             *memory.hands.lock() = Some(hands);
             *state = Stage::Managed(memory.clone());
             Some(memory)

@@ -35,7 +35,7 @@ pub(crate) struct Memory {
     /// The batch under way ended.
     pub(crate) settled: Condvar,
     /// Its process; a forked child's is not known until its agent says who it is.
-    pub(crate) proc: OnceLock<Proc>,
+    pub(crate) proc: OnceLock<Arc<Proc>>,
     /// The agent there.
     pub(crate) hands: Mutex<Option<Hands>>,
     /// It was forked, or forked itself: some pages may be shared with another process.
