@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
-use control::{Fact, Request, Writer};
+use control::{Block, Fact, Request, Writer};
 use pager::{Config, Pager};
 use serde_json::{Map, Value};
 use signal_hook::consts as signals;
@@ -291,13 +291,17 @@ impl Drop for Home {
     }
 }
 
-/// Directories and agents of supervisors that were killed. Their programs ended with them.
+/// Directories and agents of supervisors that were killed. Their programs ended with them. A supervisor in another container
+/// that shares the directory has no number here, but holds the lock on its control block.
 fn remove_what_the_dead_left() {
     let is_dead =
         |pid: &str| pid.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
     let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
     for entry in entries(&steer::root()) {
-        if entry.file_name().to_str().and_then(|name| name.strip_prefix("run-")).is_some_and(is_dead) {
+        let is_locked =
+            || Block::open(&entry.path().join("control")).is_ok_and(|it| it.is_alive().unwrap_or(true));
+        let name = entry.file_name();
+        if name.to_str().and_then(|name| name.strip_prefix("run-")).is_some_and(is_dead) && !is_locked() {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -326,7 +330,7 @@ fn announce(writer: &Writer, cache: &Zswap, profile: &str, slots: u32, swap: Opt
     serve::show_params(writer, cache);
 }
 
-/// Answers `uzswap set` for as long as the program runs. Where the socket cannot be had the program runs all the same.
+/// Answers `uzswap set` for as long as the program runs.
 fn answer(instance: &Home, cache: &Arc<Zswap>, writer: &Arc<Writer>) -> Result<(), Failure> {
     let path = instance.dir.join("socket");
     let server = control::serve(&path).map_err(|error| Failure::job(path.display(), error))?;
