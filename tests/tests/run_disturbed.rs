@@ -88,5 +88,5 @@ fn while_the_kernel_moves_pages_in_memory() {
     let before = vmstat("pgmigrate_success");
     disturbed("", || fs::write("/proc/sys/vm/compact_memory", "1").expect("root may"));
     let moved = vmstat("pgmigrate_success") - before;
-    println!("the kernel moved {moved} pages meanwhile");
+    assert!(moved > 0, "the kernel moved no page");
 }
