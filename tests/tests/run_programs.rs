@@ -174,6 +174,7 @@ fn stress_ng() {
     for stressor in [
         "--vm 1 --vm-bytes 96M --vm-method incdec --vm-ops 2000",
         "--mremap 1 --mremap-bytes 64M --mremap-ops 10",
+        "--mmap 1 --mmap-bytes 64M --mmap-ops 8",
         "--madvise 1 --madvise-ops 20",
         "--malloc 1 --malloc-bytes 80M --malloc-ops 5000",
         "--fork 2 --fork-ops 500",
