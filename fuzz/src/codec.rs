@@ -22,6 +22,7 @@ struct Bench {
 
 thread_local! {
     static BENCH: RefCell<Option<Bench>> = const { RefCell::new(None) };
+    static TWINS: RefCell<Option<[Bench; 2]>> = const { RefCell::new(None) };
 }
 
 impl Bench {
@@ -96,6 +97,22 @@ pub fn decoder(name: &str, data: &[u8]) {
         if let Some(page) = bench.decode(&stream) {
             bench.comes_back(&page, stream.len());
         }
+    });
+}
+
+/// Two compressors that must make the same of everything: the twins of one codec.
+pub fn twins(names: [&str; 2], data: &[u8]) {
+    if data.len() > ROOM {
+        return;
+    }
+    TWINS.with_borrow_mut(|slot| {
+        let twins = slot.get_or_insert_with(|| names.map(Bench::new));
+        let decoded = twins.each_mut().map(|bench| bench.decode(data));
+        assert!(decoded[0] == decoded[1], "the twins decode differently");
+        let Some((&kind, seed)) = data.split_first() else { return };
+        let page = made_of(kind, seed);
+        let encoded = twins.each_mut().map(|bench| bench.encode(&page, ROOM));
+        assert!(encoded[0] == encoded[1], "the twins encode differently");
     });
 }
 

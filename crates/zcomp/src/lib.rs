@@ -8,8 +8,10 @@ mod deflate;
 mod lz4;
 mod lz4hc;
 mod lzo;
+mod memory;
 mod registry;
 mod state;
+mod weft;
 mod zstd;
 
 pub use registry::{lookup, names};

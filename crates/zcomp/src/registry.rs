@@ -6,12 +6,13 @@ use crate::deflate::Deflate;
 use crate::lz4::Lz4;
 use crate::lz4hc::Lz4hc;
 use crate::lzo::Lzo;
+use crate::weft::Weft;
 use crate::zstd::Zstd;
 use crate::{Compressor, LookupError};
 
 /// The compressors there are, by their plain names.
 pub fn names() -> &'static [&'static str] {
-    &["lzo", "lzo-rle", "lz4", "lz4hc", "zstd", "deflate"]
+    &["lzo", "lzo-rle", "lz4", "lz4hc", "zstd", "deflate", "weft"]
 }
 
 /// The compressor of this name. Blanks around it are ignored, as the kernel does. A parameter may follow in brackets:
@@ -29,6 +30,7 @@ pub fn lookup(name: &str) -> Result<Arc<dyn Compressor>, LookupError> {
         "lz4hc" => with(parameter, "level", Lz4hc::RANGE, Lz4hc::DEFAULT, Lz4hc::new),
         "zstd" => with(parameter, "level", Zstd::RANGE, Zstd::DEFAULT, Zstd::new),
         "deflate" => with(parameter, "level", Deflate::RANGE, Deflate::DEFAULT, Deflate::new),
+        "weft" => with(parameter, "simd", Weft::RANGE, Weft::DEFAULT, Weft::new),
         "deflate-iaa" => Err(LookupError::Unavailable("deflate-iaa needs Intel IAA hardware and its driver")),
         "842" => Err(LookupError::Unavailable("842 is for POWER hardware")),
         _ => Err(LookupError::Unknown),

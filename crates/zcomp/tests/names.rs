@@ -9,7 +9,7 @@ fn every_name_finds_a_compressor_of_that_name() {
     for name in zcomp::names().iter().chain(&common::EVERY) {
         assert_eq!(common::find(name).name(), *name);
     }
-    assert_eq!(zcomp::names(), ["lzo", "lzo-rle", "lz4", "lz4hc", "zstd", "deflate"]);
+    assert_eq!(zcomp::names(), ["lzo", "lzo-rle", "lz4", "lz4hc", "zstd", "deflate", "weft"]);
 }
 
 #[test]
@@ -22,6 +22,7 @@ fn blanks_around_a_name_and_default_parameters_drop_out() {
         ("lz4(acceleration=1)", "lz4"),
         ("deflate(level=6)", "deflate"),
         ("lz4hc(level=9)\n", "lz4hc"),
+        ("weft(simd=1)", "weft"),
     ] {
         assert_eq!(common::find(given).name(), name, "{given:?}");
     }
@@ -46,7 +47,7 @@ fn what_is_no_name_is_unknown() {
         "zstd)",
         "(",
         "()",
-        "lz\04",
+        "lz\x004",
         "null",
         "zstd(level=3)x",
     ] {
@@ -82,6 +83,7 @@ fn a_bad_parameter_is_told_what_is_allowed() {
         ("lz4(acceleration=0)", "1 to 65537"),
         ("deflate(level=0)", "1 to 12"),
         ("deflate(level=13)", "1 to 12"),
+        ("weft(simd=2)", "0 to 1"),
         ("lzo(level=1)", "without"),
         ("lzo-rle()", "without"),
     ] {

@@ -8,6 +8,7 @@
 //! carry the number of their page save the 0.1 us and cost 0.7 us in the search (docs/compressors.md).
 
 use super::{END, NEAR, VERSION_1, ZEROS};
+use crate::memory::zeroed;
 use crate::{PAGE_SIZE, Page};
 
 /// 8 KiB of table; twice as much makes the result 0.2 % smaller.
@@ -41,14 +42,6 @@ impl Memory {
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.seen) + size_of_val(&*self.room)
     }
-}
-
-/// An array of zeros; `None` where there is no memory.
-fn zeroed<T: Copy + Default, const N: usize>() -> Option<Box<[T; N]>> {
-    let mut items = Vec::new();
-    items.try_reserve_exact(N).ok()?;
-    items.resize(N, T::default());
-    items.into_boxed_slice().try_into().ok()
 }
 
 /// Compresses `page` into `out`; the length, or `None` if it does not fit.

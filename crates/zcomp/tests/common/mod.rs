@@ -8,7 +8,7 @@ use zcomp::{Compressor, Context, PAGE_SIZE, Page};
 pub mod liblzo2;
 
 /// Every compressor with its default parameter, and the ends of each parameter's range.
-pub const EVERY: [&str; 15] = [
+pub const EVERY: [&str; 17] = [
     "lzo",
     "lzo-rle",
     "lz4",
@@ -24,10 +24,12 @@ pub const EVERY: [&str; 15] = [
     "deflate",
     "deflate(level=1)",
     "deflate(level=12)",
+    "weft",
+    "weft(simd=0)",
 ];
 
 /// One of each decoder.
-pub const DECODERS: [&str; 4] = ["lzo-rle", "lz4", "zstd", "deflate"];
+pub const DECODERS: [&str; 6] = ["lzo-rle", "lz4", "zstd", "deflate", "weft", "weft(simd=0)"];
 
 pub fn find(name: &str) -> Arc<dyn Compressor> {
     zcomp::lookup(name).unwrap_or_else(|error| panic!("{name}: {error:?}"))

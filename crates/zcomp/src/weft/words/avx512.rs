@@ -1,0 +1,278 @@
+//! The passes with AVX-512: 64 bytes, which are eight words or a property of 64 words, at once.
+//!
+//! They make the same bytes as the portable twin, which the tests see to. What they are fast by are VBMI's table of 128 bytes and
+//! VBMI2's compress and expand: a set of bytes is taken out of a word, or put back, without a loop over them.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::{
+    BACK, BEFORE, BLOCK, CHEAPEST, FAR, GROUP, HASH, KEPT, NEW, Parts, RAW, SLOTS, SPARE, WORDS, Work,
+};
+
+/// Whether the processor has what the passes are compiled for.
+pub(super) fn is_there() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vbmi2")
+        && is_x86_feature_detected!("popcnt")
+}
+
+/// Compares with the words right before, and finds the entries in the tables.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn compare_near(work: &mut Work, blocks: Range<usize>) {
+    let factor = _mm512_set1_epi32(HASH.cast_signed());
+    for at in (blocks.start * BLOCK..blocks.end * BLOCK).step_by(GROUP) {
+        let these = load::<u64, GROUP>(from(&work.words, BEFORE + at));
+        let last = load::<u64, GROUP>(from(&work.words, BEFORE + at - 1));
+        let last_but_one = load::<u64, GROUP>(from(&work.words, BEFORE + at - 2));
+        let differing = [
+            _mm512_test_epi8_mask(these, these),
+            _mm512_cmpneq_epi8_mask(these, last),
+            _mm512_cmpneq_epi8_mask(these, last_but_one),
+        ];
+        for (all, eight) in work.differing.iter_mut().zip(differing) {
+            *from_mut(all, at) = eight.to_le_bytes();
+        }
+        let high = _mm512_srli_epi64::<48>(these);
+        let middle = _mm512_xor_si512(
+            _mm512_srli_epi64::<16>(these),
+            _mm512_or_si512(high, _mm512_slli_epi64::<16>(high)),
+        );
+        let [one, other] = [these, middle]
+            .map(|key| _mm512_srli_epi32::<{ u32::BITS - SLOTS.ilog2() }>(_mm512_mullo_epi32(key, factor)));
+        // Of each word the low 32 bits count: 16 for each slot.
+        let pairs = _mm512_or_si512(one, _mm512_slli_epi32::<16>(other));
+        store_half::<[u16; 2], GROUP>(from_mut(&mut work.slots, at), _mm512_cvtepi64_epi32(pairs));
+    }
+}
+
+/// How far back the words are that were looked up, and what differs from them.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn compare_earlier(work: &mut Work, blocks: Range<usize>) {
+    let low = _mm512_set1_epi64(0xff);
+    for at in (blocks.start * BLOCK..blocks.end * BLOCK).step_by(GROUP) {
+        let these = load::<u64, GROUP>(from(&work.words, BEFORE + at));
+        let before = _mm512_add_epi64(
+            _mm512_set1_epi64(at.cast_signed() as i64),
+            _mm512_setr_epi64(-1, 0, 1, 2, 3, 4, 5, 6),
+        );
+        let eight: &mut [[u8; 2]; GROUP] = from_mut(&mut work.earlier, at);
+        let was = _mm512_cvtepu16_epi64(load_quarter(eight));
+        let backs = [was, _mm512_srli_epi64::<8>(was)]
+            .map(|was| _mm512_and_si512(_mm512_sub_epi64(before, was), low));
+        let pairs = _mm512_or_si512(backs[0], _mm512_slli_epi64::<8>(backs[1]));
+        store_quarter(eight, _mm512_cvtepi64_epi16(pairs));
+        for (back, differing) in backs.into_iter().zip(&mut work.differing[3..]) {
+            let like = _mm512_max_epi64(_mm512_sub_epi64(before, back), _mm512_set1_epi64(-1));
+            // SAFETY: `like` is from -1, as it was just made, to 510, since `before` is below WORDS - 1; BEFORE words stand before
+            // the one that `first` points to.
+            let likes = unsafe {
+                let first = work.words.as_ptr().add(BEFORE);
+                _mm512_i64gather_epi64::<8>(like, first.cast())
+            };
+            *from_mut(differing, at) = _mm512_cmpneq_epi8_mask(these, likes).to_le_bytes();
+        }
+    }
+}
+
+/// Chooses the tags, and keeps what they want kept.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
+pub(super) fn keep(work: &mut Work, blocks: Range<usize>) {
+    let (kept_by, far) = (each_lane(&KEPT), each_lane(&FAR));
+    for block in blocks {
+        let of = |like: usize, differing: usize| {
+            cheapest(&CHEAPEST[like], load::<u8, BLOCK>(from(&work.differing[differing], block * BLOCK)))
+        };
+        let near = _mm512_min_epu8(_mm512_min_epu8(of(0, 0), of(1, 1)), of(2, 2));
+        let (one, other) = (of(3, 3), of(3, 4));
+        let choice = _mm512_min_epu8(near, _mm512_min_epu8(one, other));
+        let tags = _mm512_and_si512(choice, _mm512_set1_epi8(0x0f));
+        // Two to a byte, the first the lower.
+        let pairs = _mm512_cvtepi16_epi8(_mm512_maddubs_epi16(tags, _mm512_set1_epi16(0x1001)));
+        store_half::<u8, { BLOCK / 2 }>(from_mut(&mut work.tags, block * BLOCK / 2), pairs);
+        let raw = _mm512_cmpeq_epi8_mask(tags, _mm512_set1_epi8(RAW.cast_signed()));
+        work.found.raw += raw.count_ones() as usize;
+
+        let half = |number: usize| {
+            load::<[u8; 2], { BLOCK / 2 }>(from(&work.earlier, block * BLOCK + number * BLOCK / 2))
+        };
+        let [low, high] = [half(0), half(1)];
+        let first = both(_mm512_cvtepi16_epi8(low), _mm512_cvtepi16_epi8(high));
+        let second = both(
+            _mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(low)),
+            _mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(high)),
+        );
+        let back = _mm512_mask_blend_epi8(_mm512_cmplt_epu8_mask(other, one), first, second);
+        let far = _mm512_movepi8_mask(_mm512_shuffle_epi8(far, tags));
+        let distances = _mm512_maskz_compress_epi8(far, back);
+        store::<u8, SPARE>(from_mut(&mut work.distances, work.found.distances), distances);
+        work.found.distances += far.count_ones() as usize;
+
+        let mut kept = [0u8; BLOCK];
+        store(&mut kept, _mm512_shuffle_epi8(kept_by, tags));
+        for (group, kept) in kept.as_chunks::<GROUP>().0.iter().enumerate() {
+            let kept = u64::from_le_bytes(*kept);
+            let these = load::<u64, GROUP>(from(&work.words, BEFORE + block * BLOCK + group * GROUP));
+            let literals = _mm512_maskz_compress_epi8(kept, these);
+            store::<u8, SPARE>(from_mut(&mut work.literals, work.found.literals), literals);
+            work.found.literals += kept.count_ones() as usize;
+        }
+    }
+}
+
+/// Each byte's entry in a table of 256.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn cheapest(table: &[u8; 256], differing: __m512i) -> __m512i {
+    let part = |number: usize| load::<u8, 64>(from(table, 64 * number));
+    let low = _mm512_permutex2var_epi8(part(0), differing, part(1));
+    let high = _mm512_permutex2var_epi8(part(2), differing, part(3));
+    _mm512_mask_blend_epi8(_mm512_movepi8_mask(differing), low, high)
+}
+
+/// Finds the parts of each word; `None` where `data` has others than the tags say.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
+pub(super) fn take_apart(pairs: &[u8; WORDS / 2], data: &[u8], parts: &mut Parts) -> Option<()> {
+    let (kept_by, far_by, new_by, back_by) =
+        (each_lane(&KEPT), each_lane(&FAR), each_lane(&NEW), each_lane(&BACK));
+    let mut tags = [[0u8; BLOCK]; WORDS / BLOCK];
+    let mut distance_count = 0;
+    for (tags, pairs) in tags.iter_mut().zip(pairs.as_chunks::<{ BLOCK / 2 }>().0) {
+        let pairs = _mm512_cvtepu8_epi16(load_half(pairs));
+        let both = _mm512_or_si512(pairs, _mm512_slli_epi16::<4>(pairs));
+        let block = _mm512_and_si512(both, _mm512_set1_epi8(0x0f));
+        store(tags, block);
+        distance_count += _mm512_movepi8_mask(_mm512_shuffle_epi8(far_by, block)).count_ones() as usize;
+    }
+    let (mut distances, mut literals) = data.split_at_checked(distance_count)?;
+    let mut beyond = 0;
+    for (block, tags) in tags.iter().enumerate() {
+        let tags = load(tags);
+        let far = _mm512_movepi8_mask(_mm512_shuffle_epi8(far_by, tags));
+        let back = _mm512_mask_expand_epi8(_mm512_shuffle_epi8(back_by, tags), far, load_some(distances));
+        distances = distances.get(far.count_ones() as usize..)?;
+        store::<u8, BLOCK>(from_mut(&mut parts.back, block * BLOCK), back);
+        let new = _mm512_movepi8_mask(_mm512_shuffle_epi8(new_by, tags));
+        if block < 256 / BLOCK {
+            // Farther on every distance that a byte can say is within the page.
+            let number = _mm512_add_epi8(load(&NUMBERS), _mm512_set1_epi8((block * BLOCK) as i8));
+            beyond |= _mm512_cmpge_epu8_mask(back, number) & !new;
+        }
+        let mut kept = [0u8; BLOCK];
+        store(&mut kept, _mm512_shuffle_epi8(kept_by, tags));
+        for (group, (kept, new)) in kept.as_chunks::<GROUP>().0.iter().zip(new.to_le_bytes()).enumerate() {
+            let kept = u64::from_le_bytes(*kept);
+            let own = _mm512_maskz_expand_epi8(kept, load_some(literals));
+            literals = literals.get(kept.count_ones() as usize..)?;
+            let at = block * BLOCK + group * GROUP;
+            store::<u64, GROUP>(from_mut(&mut parts.own, at), own);
+            let others = _mm512_maskz_mov_epi64(!new, _mm512_movm_epi8(!kept));
+            store::<u64, GROUP>(from_mut(&mut parts.others, at), others);
+        }
+    }
+    (beyond == 0 && literals.is_empty()).then_some(())
+}
+
+/// 0 to 63.
+const NUMBERS: [u8; BLOCK] = {
+    let mut numbers = [0; BLOCK];
+    let mut at = 0;
+    while at < BLOCK {
+        numbers[at] = at as u8;
+        at += 1;
+    }
+    numbers
+};
+
+/// The `N` items from `at` on.
+#[inline(always)]
+fn from<T, const N: usize>(items: &[T], at: usize) -> &[T; N] {
+    items[at..].first_chunk().expect("the passes stay within their arrays")
+}
+
+#[inline(always)]
+fn from_mut<T, const N: usize>(items: &mut [T], at: usize) -> &mut [T; N] {
+    items[at..].first_chunk_mut().expect("the passes stay within their arrays")
+}
+
+/// Integers, and arrays of them: any bytes are one.
+trait Plain {}
+impl Plain for u8 {}
+impl Plain for u64 {}
+impl Plain for [u8; 2] {}
+impl Plain for [u16; 2] {}
+
+/// 64 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load<T: Plain, const N: usize>(items: &[T; N]) -> __m512i {
+    const { assert!(size_of::<[T; N]>() == size_of::<__m512i>()) };
+    // SAFETY: as many bytes can be read there, by the assertion.
+    unsafe { _mm512_loadu_si512(items.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store<T: Plain, const N: usize>(items: &mut [T; N], value: __m512i) {
+    const { assert!(size_of::<[T; N]>() == size_of::<__m512i>()) };
+    // SAFETY: as many bytes can be written there, by the assertion, and any bytes are integers.
+    unsafe { _mm512_storeu_si512(items.as_mut_ptr().cast(), value) }
+}
+
+/// The first 64 bytes, or zeros after those that there are.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn load_some(items: &[u8]) -> __m512i {
+    match items.first_chunk::<64>() {
+        Some(chunk) => load(chunk),
+        // SAFETY: bytes whose bit is not set are not read, and as many bits are set as there are bytes.
+        None => unsafe { _mm512_maskz_loadu_epi8((1 << items.len()) - 1, items.as_ptr().cast()) },
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn both(low: __m256i, high: __m256i) -> __m512i {
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_half(items: &[u8; 32]) -> __m256i {
+    // SAFETY: 32 bytes can be read there.
+    unsafe { _mm256_loadu_si256(items.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_half<T: Plain, const N: usize>(items: &mut [T; N], value: __m256i) {
+    const { assert!(size_of::<[T; N]>() == size_of::<__m256i>()) };
+    // SAFETY: as many bytes can be written there, by the assertion, and any bytes are integers.
+    unsafe { _mm256_storeu_si256(items.as_mut_ptr().cast(), value) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_quarter(items: &[[u8; 2]; GROUP]) -> __m128i {
+    // SAFETY: 16 bytes can be read there.
+    unsafe { _mm_loadu_si128(items.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_quarter(items: &mut [[u8; 2]; GROUP], value: __m128i) {
+    // SAFETY: 16 bytes can be written there.
+    unsafe { _mm_storeu_si128(items.as_mut_ptr().cast(), value) }
+}
+
+/// The table of sixteen in every lane of 16 bytes, for a shuffle.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn each_lane(table: &[u8; 16]) -> __m512i {
+    // SAFETY: 16 bytes can be read there.
+    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
+}

@@ -1,0 +1,106 @@
+//! The passes for any processor.
+
+use std::ops::Range;
+
+use super::{BACK, BEFORE, BLOCK, CHEAPEST, FAR, KEPT, NEW, Parts, RAW, SLOTS, TAGS, WORDS, Work};
+
+/// The bytes, a bit each, that are not zero.
+#[inline(always)]
+fn not_zero(word: u64) -> u8 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let high = (((word & LOW) + LOW) | word) & !LOW;
+    // Each high bit to its place in the top byte; no two of the sums meet.
+    (high.wrapping_mul(0x0002_0408_1020_4081) >> 56) as u8
+}
+
+/// What differs from the words right before, and the entries in the tables.
+pub(super) fn compare_near(work: &mut Work, blocks: Range<usize>) {
+    for at in blocks.start * BLOCK..blocks.end * BLOCK {
+        let word = work.words[BEFORE + at];
+        work.differing[0][at] = not_zero(word);
+        work.differing[1][at] = not_zero(word ^ work.words[BEFORE + at - 1]);
+        work.differing[2][at] = not_zero(word ^ work.words[BEFORE + at - 2]);
+        let (low, high) = (word as u32, (word >> 48) as u32);
+        work.slots[at] = [slot(low), slot((word >> 16) as u32 ^ (high | high << 16))];
+    }
+}
+
+#[inline(always)]
+fn slot(key: u32) -> u16 {
+    (key.wrapping_mul(super::HASH) >> (u32::BITS - SLOTS.ilog2())) as u16
+}
+
+/// How far back the words are that were looked up, and what differs from them.
+pub(super) fn compare_earlier(work: &mut Work, blocks: Range<usize>) {
+    for at in blocks.start * BLOCK..blocks.end * BLOCK {
+        let word = work.words[BEFORE + at];
+        for (earlier, differing) in work.earlier[at].iter_mut().zip(&mut work.differing[3..]) {
+            *earlier = (at as u8).wrapping_sub(1).wrapping_sub(*earlier);
+            let like = (BEFORE + at - 1).saturating_sub(usize::from(*earlier));
+            differing[at] = not_zero(word ^ work.words[like]);
+        }
+    }
+}
+
+/// Chooses the tag, and keeps what it wants kept.
+pub(super) fn keep(work: &mut Work, blocks: Range<usize>) {
+    for at in blocks.start * BLOCK..blocks.end * BLOCK {
+        let [zero, last, last_but_one, one, other] =
+            work.differing.each_ref().map(|all| usize::from(all[at]));
+        let near = CHEAPEST[0][zero].min(CHEAPEST[1][last]).min(CHEAPEST[2][last_but_one]);
+        let (one, other) = (CHEAPEST[3][one], CHEAPEST[3][other]);
+        let choice = near.min(one).min(other);
+        let tag = usize::from(choice % 16);
+        work.tags[at / 2] = work.tags[at / 2] >> 4 | (tag as u8) << 4;
+        work.found.raw += usize::from(tag == usize::from(RAW));
+        work.distances[work.found.distances] = work.earlier[at][usize::from(other < one)];
+        work.found.distances += usize::from(FAR[tag] & 1);
+        let kept = work.words[BEFORE + at] >> ((8 * TAGS[tag].1) & 63);
+        work.literals[work.found.literals..work.found.literals + 8].copy_from_slice(&kept.to_le_bytes());
+        work.found.literals += KEPT[tag].count_ones() as usize;
+    }
+}
+
+/// The bits of the bytes that a tag keeps.
+static BITS: [u64; 16] = {
+    let mut bits = [0; 16];
+    let mut tag = 0;
+    while tag < 16 {
+        let mut byte = 0;
+        while byte < 8 {
+            if KEPT[tag] >> byte & 1 == 1 {
+                bits[tag] |= 0xff << (8 * byte);
+            }
+            byte += 1;
+        }
+        tag += 1;
+    }
+    bits
+};
+
+/// Finds the parts of each word; `None` where `data` has others than the tags say.
+pub(super) fn take_apart(tags: &[u8; WORDS / 2], data: &[u8], parts: &mut Parts) -> Option<()> {
+    let each = || tags.iter().flat_map(|pair| [usize::from(pair & 15), usize::from(pair >> 4)]);
+    let (distances, mut literals) = data.split_at_checked(each().filter(|&tag| FAR[tag] != 0).count())?;
+    let mut distances = distances.iter();
+    for (at, tag) in each().enumerate() {
+        let back = if FAR[tag] == 0 { BACK[tag] } else { *distances.next()? };
+        if NEW[tag] == 0 && usize::from(back) >= at {
+            return None;
+        }
+        parts.back[at] = back;
+        parts.others[at] = if NEW[tag] == 0 { !BITS[tag] } else { 0 };
+        let count = KEPT[tag].count_ones() as usize;
+        let kept = match literals.first_chunk() {
+            Some(chunk) => *chunk,
+            None => {
+                let mut chunk = [0; 8];
+                chunk[..literals.len()].copy_from_slice(literals);
+                chunk
+            }
+        };
+        parts.own[at] = u64::from_le_bytes(kept) << ((8 * TAGS[tag].1) & 63) & BITS[tag];
+        literals = literals.get(count..)?;
+    }
+    literals.is_empty().then_some(())
+}

@@ -1,0 +1,257 @@
+//! The codec `weft` against a decoder written from docs/weft.md alone, and its two twins against each other.
+
+use zcomp::{Context, PAGE_SIZE, Page};
+
+mod common;
+
+use common::Random;
+
+/// A word's tag as the document has it: words back, or that a byte says so, or none; and the kept bytes.
+enum Like {
+    Zero,
+    Back(usize),
+    Earlier,
+}
+
+fn tag(number: u8) -> (Like, std::ops::Range<usize>) {
+    match number {
+        0 => (Like::Zero, 0..0),
+        1 => (Like::Back(1), 0..0),
+        2 => (Like::Back(2), 0..0),
+        3 => (Like::Earlier, 0..0),
+        4 => (Like::Earlier, 0..1),
+        5 => (Like::Earlier, 0..2),
+        6 => (Like::Zero, 0..2),
+        7 => (Like::Back(1), 0..2),
+        8 => (Like::Back(2), 0..2),
+        9 => (Like::Earlier, 4..6),
+        10 => (Like::Earlier, 4..8),
+        11 => (Like::Back(2), 4..8),
+        12 => (Like::Zero, 0..5),
+        13 => (Like::Back(1), 0..6),
+        14 => (Like::Back(2), 0..7),
+        _ => (Like::Zero, 0..8),
+    }
+}
+
+/// Takes the first `count` bytes off.
+fn take<'a>(from: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = from.split_at_checked(count)?;
+    *from = rest;
+    Some(taken)
+}
+
+/// The page of a stream, one thing at a time.
+fn reference(stream: &[u8]) -> Option<Vec<u8>> {
+    let (mode, mut rest) = stream.split_first()?;
+    let mut page = Vec::new();
+    match mode {
+        0 => {
+            let same = take(&mut rest, 8)?.to_vec();
+            let mut tags = Vec::new();
+            let mut group = vec![0; 8];
+            for number in 0..64 {
+                if same[number / 8] >> (number % 8) & 1 == 0 {
+                    group = take(&mut rest, 4)?.iter().flat_map(|pair| [pair & 15, pair >> 4]).collect();
+                }
+                tags.extend_from_slice(&group);
+            }
+            let far = tags.iter().filter(|&&number| matches!(tag(number).0, Like::Earlier)).count();
+            let mut distances = take(&mut rest, far)?.iter();
+            for number in tags {
+                let (like, kept) = tag(number);
+                let back = match like {
+                    Like::Zero => None,
+                    Like::Back(words) => Some(words),
+                    Like::Earlier => Some(usize::from(*distances.next()?) + 1),
+                };
+                let mut word = match back {
+                    None => vec![0; 8],
+                    Some(words) => {
+                        let from = page.len().checked_sub(8 * words)?;
+                        page[from..from + 8].to_vec()
+                    }
+                };
+                word[kept.clone()].copy_from_slice(take(&mut rest, kept.len())?);
+                page.extend(word);
+            }
+        }
+        1 => {
+            let count = take(&mut rest, 2)?;
+            let count = usize::from(count[0]) + 256 * usize::from(count[1]);
+            let mut records = take(&mut rest, 3 * count)?;
+            while let Some(record) = take(&mut records, 3) {
+                let number = record.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte));
+                page.extend(take(&mut rest, number % 32)?);
+                let (len, distance) = (number / 32 % 128, number / 4096);
+                let from = page.len().checked_sub(distance)?;
+                if distance == 0 && len > 0 || page.len() + len > PAGE_SIZE {
+                    return None;
+                }
+                for at in from..from + len {
+                    page.push(page[at]);
+                }
+            }
+            page.extend(std::mem::take(&mut rest));
+        }
+        _ => return None,
+    }
+    (page.len() == PAGE_SIZE && rest.is_empty()).then_some(page)
+}
+
+fn twins() -> [Box<dyn Context>; 2] {
+    ["weft", "weft(simd=0)"].map(common::context)
+}
+
+/// What a context makes of a stream.
+fn decoded(context: &mut dyn Context, stream: &[u8]) -> Option<Vec<u8>> {
+    let mut page = [0x5a; PAGE_SIZE];
+    context.decompress(stream, &mut page).is_ok().then(|| page.to_vec())
+}
+
+fn compressed(context: &mut dyn Context, page: &Page) -> Vec<u8> {
+    let mut out = [0; 2 * PAGE_SIZE];
+    let len = context.compress(page, &mut out).expect("there is room for any page");
+    out[..len].to_vec()
+}
+
+/// Generated and real pages, and pages of words with every relation that a tag is for.
+fn pages() -> Vec<(String, Page)> {
+    let mut pages: Vec<_> = common::all_generated(if cfg!(debug_assertions) { 40 } else { 400 }).collect();
+    pages.extend(common::real(200));
+    let mut random = Random(7);
+    for number in 0..300 {
+        let mut words = [0u64; PAGE_SIZE / 8];
+        for at in 0..words.len() {
+            let like = match random.below(5) {
+                0 => 0,
+                1 => words[at.saturating_sub(1)],
+                2 => words[at.saturating_sub(2)],
+                // Also farther than a byte can say.
+                _ => words[random.below(at + 1)],
+            };
+            let kept = match random.below(24) {
+                number @ 0..16 => tag(u8::try_from(number).expect("a tag")).1,
+                _ => 0..0,
+            };
+            let mut word = like.to_le_bytes();
+            word[kept].fill_with(|| random.byte());
+            words[at] = u64::from_le_bytes(word);
+        }
+        let mut page = [0; PAGE_SIZE];
+        page.as_chunks_mut().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_le_bytes());
+        pages.push((format!("words {number}"), page));
+    }
+    pages
+}
+
+#[test]
+fn the_twins_make_the_same_bytes_and_the_reference_reads_them() {
+    let [mut fast, mut portable] = twins();
+    let mut modes = [0, 0];
+    for (name, page) in pages() {
+        let stream = compressed(fast.as_mut(), &page);
+        assert!(stream == compressed(portable.as_mut(), &page), "{name}: the twins differ");
+        modes[usize::from(stream[0])] += 1;
+        assert!(reference(&stream).is_some_and(|back| back == page), "{name}: the reference");
+        for context in [&mut fast, &mut portable] {
+            assert!(decoded(context.as_mut(), &stream).is_some_and(|back| back == page), "{name}");
+        }
+    }
+    assert!(modes.iter().all(|&count| count > 20), "{modes:?}: both modes have pages");
+}
+
+/// Damaged streams, and streams that no encoder makes: all three decoders give the same page, or none.
+#[test]
+fn all_decoders_agree_on_any_stream() {
+    let [mut fast, mut portable] = twins();
+    let mut random = Random(3);
+    let streams: Vec<_> = pages().iter().map(|(_, page)| compressed(fast.as_mut(), page)).collect();
+    let mut good = 0;
+    for round in 0..if cfg!(debug_assertions) { 20_000 } else { 200_000 } {
+        let stream = match round % 4 {
+            0 => made_up(&mut random),
+            _ => {
+                let mut stream = streams[random.below(streams.len())].clone();
+                for _ in 0..=random.below(3) {
+                    let at = random.below(stream.len());
+                    match random.below(8) {
+                        0 => stream.truncate(at.max(1)),
+                        1 => stream.insert(at, random.byte()),
+                        2 => drop((stream.len() > 1).then(|| stream.remove(at))),
+                        _ => stream[at] ^= random.byte(),
+                    }
+                }
+                stream
+            }
+        };
+        let expected = reference(&stream);
+        good += u32::from(expected.is_some());
+        for context in [&mut fast, &mut portable] {
+            assert!(decoded(context.as_mut(), &stream) == expected, "round {round}: {} bytes", stream.len());
+        }
+    }
+    assert!(good > 1000, "{good} streams were good");
+}
+
+/// A stream with the right number of bytes for random tags or records; mostly it has a distance that goes too far back.
+fn made_up(random: &mut Random) -> Vec<u8> {
+    let mut stream = Vec::new();
+    if random.below(2) == 0 {
+        stream.push(0);
+        // At first only tags that need no other word, so that some are good.
+        let first: Vec<u8> = (0..4).map(|_| [0x00, 0x66, 0xcc, 0xff, 0x6c][random.below(5)]).collect();
+        let mut groups = vec![first];
+        let same = random.next() & random.next() & !1;
+        for number in 1..64 {
+            if same >> number & 1 == 0 {
+                groups.push((0..4).map(|_| random.byte()).collect());
+            } else {
+                groups.push(groups[number - 1].clone());
+            }
+        }
+        stream.extend(same.to_le_bytes());
+        stream.extend(
+            groups.iter().enumerate().filter(|(at, _)| same >> at & 1 == 0).flat_map(|(_, group)| group),
+        );
+        let tags: Vec<u8> = groups.iter().flatten().flat_map(|pair| [pair & 15, pair >> 4]).collect();
+        for (at, &number) in tags.iter().enumerate() {
+            if matches!(tag(number).0, Like::Earlier) {
+                let far = if random.below(300) == 0 { 256 } else { at.min(256) };
+                stream.push(u8::try_from(random.below(far)).expect("below 256"));
+            }
+        }
+        let kept: usize = tags.iter().map(|&number| tag(number).1.len()).sum();
+        stream.extend((0..kept).map(|_| random.byte()));
+    } else {
+        stream.push(1);
+        let (mut made, mut literals, mut records) = (0, 0, Vec::new());
+        while records.len() < 500 && made < PAGE_SIZE - 200 {
+            let count = random.below(32);
+            let len = if random.below(4) == 0 { random.below(128) } else { random.below(24) };
+            made += count;
+            let distance = match random.below(400) {
+                0 => random.below(4096),
+                number if number % 3 == 0 => random.below(20).min(made),
+                _ => random.below(made + 1),
+            };
+            let len = if distance == 0 && random.below(50) > 0 { 0 } else { len };
+            records.push(count | len << 5 | distance << 12);
+            (made, literals) = (made + len, literals + count);
+        }
+        stream.extend(u16::try_from(records.len()).expect("few").to_le_bytes());
+        stream.extend(records.iter().flat_map(|record| record.to_le_bytes()[..3].to_vec()));
+        stream.extend((0..literals + PAGE_SIZE - made).map(|_| random.byte()));
+    }
+    stream
+}
+
+#[test]
+fn a_page_of_zeros_takes_nine_bytes() {
+    for context in &mut twins() {
+        assert_eq!(
+            compressed(context.as_mut(), &[0; PAGE_SIZE]),
+            [0, 255, 255, 255, 255, 255, 255, 255, 255]
+        );
+    }
+}
