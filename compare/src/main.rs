@@ -8,6 +8,7 @@
 mod all;
 mod codecs;
 mod corpora;
+mod counts;
 mod device;
 mod engine;
 mod figures;
@@ -72,6 +73,15 @@ enum What {
     },
     /// The same with real programs (root)
     Programs,
+    /// Instructions an operation takes, against the recorded counts (valgrind)
+    Counts {
+        /// Record what is counted now
+        #[arg(long)]
+        record: bool,
+    },
+    /// One operation, for valgrind to count
+    #[command(hide = true)]
+    Count { operation: String },
     /// What a store of pages holds of its process's memory
     #[command(hide = true)]
     Held { store: String, files: Vec<PathBuf> },
@@ -109,6 +119,8 @@ fn main() {
         What::Device { files } => device::run(report, &corpora(&files), scale),
         What::Run { files } => run::run(&corpora(&files).mixed().to_string_lossy()),
         What::Programs => programs::run(),
+        What::Counts { record } => counts::run(record),
+        What::Count { operation } => counts::count(&operation),
         What::Held { store, files } => engine::held(&store, &files, scale),
         What::Touch { order, mib, touches, file } => touch::run(&order, mib, touches, &file),
     }
