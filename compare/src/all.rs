@@ -19,8 +19,8 @@ pub fn run(out: &Path, corpora: &Corpora, scale: Scale) {
         ("engine", &|report| engine::run(report, corpora, scale)),
         ("policy", &|report| policy::run(report, scale)),
         ("device", &|report| device::run(report, corpora, scale)),
-        ("run", &|_| run::run(&corpora.mixed().to_string_lossy())),
-        ("programs", &|_| programs::run()),
+        ("run", &|report| run::run(report, corpora, scale)),
+        ("programs", &|report| programs::run(report, scale)),
     ];
     for (number, (name, measure)) in all.iter().enumerate() {
         eprintln!("compare: {} of {}: {name}", number + 1, all.len());
