@@ -1,7 +1,7 @@
 //! Instructions an operation takes, counted by valgrind, against the counts that were recorded in `counts.toml`.
 //!
 //! Times on a busy machine tell little; a count is the same each time, so a change of a few percent shows. It says nothing of
-//! caches and of waiting. One operation is counted in one process: callgrind collects while [`operations::counted`] runs.
+//! caches and of waiting. One operation is counted in one process: callgrind collects in one function, [`operations::COUNTED`].
 //!
 //! Only what is compiled from Rust is judged: what a C library takes depends on the C compiler of the machine, and is shown.
 //! Another Rust compiler makes other code too, so counts are held against those of the same one alone. Of the CPU's features
