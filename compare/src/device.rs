@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use swapdev::{Attach, Errno, PageStore, Via};
+use undo::Undo;
 use zswap::{Keep, Options, PAGE_SIZE, Page, Profile, SwapEntry, Zswap};
 
-use crate::median;
+use crate::Scale;
+use crate::corpora::Corpora;
+use crate::figures::{Spread, median};
+use crate::report::Report;
 
-const ROUNDS: usize = 5;
 const PAGES: usize = 16384;
 
 /// The cache as a page store; what the command's own adapter does, without swap.
@@ -77,13 +80,18 @@ fn drive(device: &Path, pages: &[u8], at_once: usize) -> (f64, f64) {
     (write, a_page(begun))
 }
 
-/// nbdkit, nbdfuse and a loop device, taken down on drop in that order reversed.
+/// nbdkit, nbdfuse and a loop device.
 struct Rival {
-    dir: PathBuf,
     loop_device: PathBuf,
     nbdkit: Child,
     nbdfuse: Child,
+    down: Option<Undo>,
 }
+
+/// Takes down what there is in the directory of a rival: the loop device, the mount, and the files.
+const DOWN: &str = r#"
+for node in $(losetup --noheadings --output NAME --associated "$1/disk"); do losetup --detach "$node"; done
+if grep -q " $1/disk " /proc/mounts; then umount "$1/disk"; fi && rm -rf "$1""#;
 
 fn output(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
@@ -93,12 +101,13 @@ fn output(program: &str, args: &[&str]) -> Option<String> {
 impl Rival {
     fn start() -> Option<Rival> {
         let dir = std::env::temp_dir().join(format!("uzswap-compare-{}", std::process::id()));
+        let down = Undo::by(&["sh", "-c", DOWN, "sh", dir.to_str()?]).ok()?;
         std::fs::create_dir_all(&dir).ok()?;
         let (socket, disk) = (dir.join("socket"), dir.join("disk"));
         std::fs::write(&disk, "").ok()?;
         let size = format!("{}", PAGES * PAGE_SIZE);
         let nbdkit = Command::new("nbdkit")
-            .args(["--foreground", "--threads", "2", "--unix"])
+            .args(["--foreground", "--exit-with-parent", "--threads", "2", "--unix"])
             .arg(&socket)
             .args(["memory", &size, "allocator=zstd"])
             .spawn()
@@ -108,22 +117,18 @@ impl Rival {
         wait_for(|| std::fs::metadata(&disk).is_ok_and(|disk| disk.len() == (PAGES * PAGE_SIZE) as u64));
         let disk = disk.to_str()?;
         let node = output("losetup", &["--find", "--show", "--direct-io=on", "--sector-size", "4096", disk]);
-        Some(Rival { dir, loop_device: node.unwrap_or_default().into(), nbdkit, nbdfuse })
+        Some(Rival { loop_device: node.unwrap_or_default().into(), nbdkit, nbdfuse, down: Some(down) })
     }
 }
 
 impl Drop for Rival {
     fn drop(&mut self) {
-        if let Some(node) = self.loop_device.to_str().filter(|node| !node.is_empty()) {
-            output("losetup", &["--detach", node]);
-        }
-        std::thread::sleep(Duration::from_millis(300));
-        output("umount", &[self.dir.join("disk").to_str().unwrap_or_default()]);
+        // The last request is served before its server ends.
+        drop(self.down.take());
         for child in [&mut self.nbdfuse, &mut self.nbdkit] {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -134,16 +139,19 @@ fn wait_for(ready: impl Fn() -> bool) {
     }
 }
 
-/// Prints the comparison for the pages in `files`.
-pub fn run(files: &[String]) {
+/// Measures both.
+pub fn run(report: &mut Report, corpora: &Corpora, scale: Scale) {
+    report.section("The swap device");
+    let files = corpora.files();
     let mut pages = Vec::new();
     for file in files {
-        let bytes = std::fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}"));
-        pages.extend(bytes.chunks_exact(PAGE_SIZE).take(PAGES / files.len()).flatten());
+        let bytes = std::fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let most = scale.of(PAGES, 1024) / files.len();
+        pages.extend(bytes.chunks_exact(PAGE_SIZE).take(most).flatten());
     }
     pages.truncate(pages.len() / (64 * PAGE_SIZE) * 64 * PAGE_SIZE);
     let Some(rival) = Rival::start().filter(|rival| rival.loop_device.exists()) else {
-        println!("SKIP nbdkit: it needs root and the packages nbdkit and nbdfuse");
+        report.skip("device", "it needs root and the packages nbdkit and nbdfuse");
         return;
     };
     let mut options = Options::new(Profile::named("default").expect("there is a default profile"));
@@ -157,14 +165,24 @@ pub fn run(files: &[String]) {
         record: &mut |_| Ok(()),
     };
     let ours = Via::Fuse.attach(attach).unwrap_or_else(|error| panic!("uzswap's device: {error}"));
-    println!(
-        "{} pages a round, {ROUNDS} rounds in turn, O_DIRECT, one request at a time",
+    let rounds = scale.of(5, 1);
+    report.say(format!(
+        "uzswap (lz4) and nbdkit (memory, zstd) with nbdfuse and a loop device: {} pages a round, {rounds} rounds in turn, \
+         O_DIRECT, one request at a time; microseconds a page, and the ratio of write and read together.",
         pages.len() / PAGE_SIZE
-    );
+    ));
+    report.table(&[
+        "request",
+        "uzswap write us",
+        "uzswap read us",
+        "nbdkit write us",
+        "nbdkit read us",
+        "ratio (goal 0.40)",
+    ]);
     for at_once in [1, 8, 64] {
         let mut figures: [Vec<f64>; 4] = Default::default();
         let mut ratios = Vec::new();
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let (our_write, our_read) = drive(ours.path(), &pages, at_once);
             let (their_write, their_read) = drive(&rival.loop_device, &pages, at_once);
             for (figures, figure) in figures.iter_mut().zip([our_write, our_read, their_write, their_read]) {
@@ -172,14 +190,19 @@ pub fn run(files: &[String]) {
             }
             ratios.push((our_write + our_read) / (their_write + their_read));
         }
-        let [our_write, our_read, their_write, their_read] = figures.map(|figures| median(figures).0);
-        let (ratio, least, most) = median(ratios);
-        println!(
-            "{:>3} KiB a request: uzswap (lz4) write {our_write:6.2} read {our_read:6.2}; nbdkit (zstd) write {their_write:6.2} read {their_read:6.2} us a page; ratio {ratio:.3} ({least:.3} to {most:.3}; goal 0.40)",
-            at_once * 4
-        );
+        let [our_write, our_read, their_write, their_read] =
+            figures.map(|figures| format!("{:.2}", median(figures).0));
+        report.row([
+            format!("{} KiB", at_once * 4),
+            our_write,
+            our_read,
+            their_write,
+            their_read,
+            format!("{:.3}", Spread(ratios)),
+        ]);
     }
+    report.bars("device", &["uzswap write us", "uzswap read us", "nbdkit write us", "nbdkit read us"]);
     if let Err(error) = ours.detach() {
-        println!("uzswap's device: {error}");
+        report.say(format!("uzswap's device: {error}"));
     }
 }

@@ -11,8 +11,11 @@
 //!
 //! Times of one thread are processor time, so that other programs are not counted; how much they disturb the caches
 //! still is. Two threads are timed by the clock, because waiting is what is to be found there, and so need a quiet machine.
+//!
+//! What anybody would write in its place is a map of vectors; [`map`] sets that beside it.
 
-mod copies;
+pub mod copies;
+mod map;
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -20,9 +23,12 @@ use std::time::{Duration, Instant};
 use zcomp::Compressor;
 use zswap::{Counter, Keep, Lookup, Options, PAGE_SIZE, Page, Profile, SwapEntry, Zswap};
 
-use crate::median;
+use crate::Scale;
+use crate::corpora::Corpora;
+use crate::figures::{Spread, thread_time};
+use crate::report::Report;
 
-const ROUNDS: usize = 7;
+pub use map::held;
 
 fn cache(compressor: &str, lookup: Lookup) -> Zswap {
     let profile = Profile::named("default").expect("there is a default profile");
@@ -37,13 +43,9 @@ fn cache(compressor: &str, lookup: Lookup) -> Zswap {
     cache
 }
 
-/// Processor time that this thread took.
-fn thread_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one timespec.
-    let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    assert_eq!(done, 0, "every thread has a clock");
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("below a second"))
+/// A cache whose codec only copies.
+pub fn bare_cache() -> Zswap {
+    cache("copies", copies::lookup)
 }
 
 /// How long a run took, a page.
@@ -62,7 +64,8 @@ impl Took {
     }
 }
 
-fn entry(swap_type: u8, offset: usize) -> SwapEntry {
+/// A slot.
+pub fn entry(swap_type: u8, offset: usize) -> SwapEntry {
     SwapEntry { swap_type, offset: u32::try_from(offset).expect("few pages") }
 }
 
@@ -125,27 +128,33 @@ fn codec_alone(compressor: &dyn Compressor, pages: &[Page], ready: &Barrier) -> 
     took
 }
 
-fn show(name: &str, unit: &str, figures: Vec<f64>) {
+/// A row of the table: nanoseconds, or how many times as much.
+fn show(report: &mut Report, name: &str, unit: &str, figures: Vec<f64>) {
     let digits = if unit == "x" { 2 } else { 0 };
-    let (middle, least, most) = median(figures);
-    println!("{name:<56} {middle:7.digits$} {unit:<2}   ({least:.digits$} to {most:.digits$})");
+    report.row([name.to_owned(), format!("{:.digits$}", Spread(figures)), unit.to_owned()]);
 }
 
 /// Store and load against the codec alone, by one thread.
-fn against_codec(cache: &Zswap, codec: &dyn Compressor, pages: &[Page], goal: &str) {
+fn against_codec(
+    report: &mut Report,
+    rounds: usize,
+    cache: &Zswap,
+    codec: &dyn Compressor,
+    pages: &[Page],
+    which: &str,
+) {
     let ready = Barrier::new(1);
     let (mut whole, mut alone, mut engine) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let with = store_and_load(cache, 0, pages, &ready).processor;
         let without = codec_alone(codec, pages, &ready).processor;
         whole.push(with);
         alone.push(without);
         engine.push(with - without);
     }
-    let name = codec.name();
-    show(&format!("store + load, {name}, a page"), "ns", whole);
-    show(&format!("{name} alone"), "ns", alone);
-    show(&format!("the engine: the difference{goal}"), "ns", engine);
+    show(report, &format!("store + load{which}"), "ns a page", whole);
+    show(report, &format!("the codec alone{which}"), "ns a page", alone);
+    show(report, &format!("the engine: the difference{which}"), "ns a page", engine);
 }
 
 /// The pages in a random order, the same each time: a stream that stays of a kind.
@@ -160,9 +169,14 @@ fn mixed(pages: &[Page]) -> Vec<Page> {
 }
 
 /// How much more two threads do than one, in the same time: `work` gets the number of its thread.
-fn two_against_one(name: &str, work: impl Fn(u8, &Barrier) -> Took + Sync) {
+fn two_against_one(
+    report: &mut Report,
+    rounds: usize,
+    name: &str,
+    work: impl Fn(u8, &Barrier) -> Took + Sync,
+) {
     let mut ratios = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let alone = work(0, &Barrier::new(1)).clock;
         let ready = Barrier::new(2);
         let slower = std::thread::scope(|scope| {
@@ -174,22 +188,16 @@ fn two_against_one(name: &str, work: impl Fn(u8, &Barrier) -> Took + Sync) {
         });
         ratios.push(2.0 * alone / slower);
     }
-    show(name, "x", ratios);
+    show(report, name, "x", ratios);
 }
 
-/// Prints all of it for the pages in `files`.
-pub fn run(files: &[String]) {
-    let mut pages: Vec<Page> = Vec::new();
-    let mut same = 0;
-    for file in files {
-        let bytes = std::fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}"));
-        for chunk in bytes.chunks_exact(PAGE_SIZE) {
-            let page: Page = chunk.try_into().expect("the chunk is a page");
-            if page[8..] == page[..PAGE_SIZE - 8] { same += 1 } else { pages.push(page) }
-        }
-    }
-    println!("{} pages, {same} same-filled left out; {ROUNDS} rounds", pages.len());
-
+/// Measures all of it.
+pub fn run(report: &mut Report, corpora: &Corpora, scale: Scale) {
+    report.section("The engine");
+    let rounds = scale.of(7, 1);
+    let most = scale.of(usize::MAX, 256);
+    let mut pages: Vec<Page> =
+        corpora.read(report, most).into_iter().flat_map(|corpus| corpus.pages).collect();
     // Pages that this compressor makes smaller: a page that cannot be stored is no cost of the engine's.
     let lz4 = zcomp::lookup("lz4").expect("it is known");
     let mut context = lz4.context().expect("there is memory");
@@ -204,33 +212,64 @@ pub fn run(files: &[String]) {
     let (pages, alike) = (mixed(&pages), mixed(&in_order));
     let copies = copies::lookup("").expect("there is one");
 
+    report.say(format!(
+        "{} pages that lz4 makes smaller, {rounds} rounds; medians with the extremes of the rounds. A page is stored and another \
+         loaded while 64 MiB of others are held. \"copies\" is the codec taken out, of the engine and of what it is set against; \
+         \"by file\": the files one after another, so that what is stored is of other sizes than what is loaded. Goals: \
+         300 ns for the engine with copies, 1.85 for two threads with lz4.",
+        pages.len()
+    ));
+    report.table(&["what", "median (extremes)", "unit"]);
     let one = cache("lz4", zcomp::lookup);
-    let bare = cache("copies", copies::lookup);
-    against_codec(&one, &*lz4, &pages, "");
-    against_codec(&bare, &*copies, &alike, " (goal 300)");
-    println!("the files one after another, so that what is stored is of other sizes than what is loaded:");
-    against_codec(&bare, &*copies, &in_order, "");
-    let pair = |name: &str, cache: &Zswap, pages: &[Page]| {
+    let bare = bare_cache();
+    against_codec(report, rounds, &one, &*lz4, &pages, ", lz4");
+    against_codec(report, rounds, &bare, &*copies, &alike, ", copies");
+    against_codec(report, rounds, &bare, &*copies, &in_order, ", copies, by file");
+    map::times(report, rounds, &one, &*lz4, &pages);
+    two_against_one(report, rounds, "two threads / one: lz4 alone", |_, ready| {
+        codec_alone(&*lz4, &pages, ready)
+    });
+    let pair = |report: &mut Report, name: &str, cache: &Zswap, pages: &[Page]| {
         let mut other = pages.to_vec();
         other.rotate_left(pages.len() / 2);
-        two_against_one(name, |number, ready| {
+        two_against_one(report, rounds, name, |number, ready| {
             store_and_load(cache, number, if number == 0 { pages } else { &other }, ready)
         });
     };
-    two_against_one("two threads against one: lz4 alone", |_, ready| codec_alone(&*lz4, &pages, ready));
-    pair("  store + load, two swap types (goal 1.85)", &one, &pages);
-    two_against_one("  copies alone", |_, ready| codec_alone(&*copies, &alike, ready));
-    pair("  store + load, two swap types, the codec taken out", &bare, &alike);
+    pair(report, "two threads / one: lz4", &one, &pages);
+    two_against_one(report, rounds, "two threads / one: copies alone", |_, ready| {
+        codec_alone(&*copies, &alike, ready)
+    });
+    pair(report, "two threads / one: copies", &bare, &alike);
     drop((one, bare, alike, in_order));
 
+    memory(report, &pages, scale);
+    map::memory(report, corpora, scale);
+}
+
+/// What the pool and the metadata take.
+fn memory(report: &mut Report, pages: &[Page], scale: Scale) {
+    // As much payload as the kernel's published figure (628 MB): the zspage of each class that is partly empty costs the same
+    // whatever the rest is.
+    let payload = scale.of(628_000_000, 4_000_000);
+    report.say(format!(
+        "Memory with {} MB of payload. The kernel's zswap has 1.022 and 83 bytes, by its published figures.",
+        payload / 1_000_000
+    ));
+    report.table(&[
+        "compressor",
+        "pool / payload (goal 1.022)",
+        "metadata B a page (goal 20)",
+        "resident beside the pool B a page",
+        "ratio",
+    ]);
     for compressor in zcomp::names() {
         let before = resident();
         let full = cache(compressor, zcomp::lookup);
-        // As much payload as the kernel's published figure (628 MB): the zspage of each class that is partly empty costs the
-        // same whatever the rest is. Slots follow one another, as the kernel hands them out.
+        // Slots follow one another, as the kernel hands them out.
         let mut offset = 0;
-        while full.stats().get(Counter::CompressedBytes) < 628_000_000 {
-            for page in &pages {
+        while full.stats().get(Counter::CompressedBytes) < payload {
+            for page in pages {
                 let _ = full.store(entry(0, offset), page);
                 offset += 1;
             }
@@ -239,13 +278,13 @@ pub fn run(files: &[String]) {
         let payload = full.counter(Counter::CompressedBytes) as f64;
         let pool = full.counter(Counter::PoolTotalSize) as f64;
         let metadata = full.counter(Counter::MetadataBytes) as f64;
-        let grown = (resident() - before) as f64;
-        println!(
-            "{compressor:<8} pool / payload {:.4} (goal 1.022); metadata {:.1} B a page (goal 20); resident beside the pool {:.1} B a page; ratio {:.3}",
-            pool / payload,
-            metadata / stored,
-            (grown - pool) / stored,
-            stored * PAGE_SIZE as f64 / (pool + metadata)
-        );
+        let grown = resident().saturating_sub(before) as f64;
+        report.row([
+            (*compressor).to_owned(),
+            format!("{:.4}", pool / payload),
+            format!("{:.1}", metadata / stored),
+            format!("{:.1}", (grown - pool) / stored),
+            format!("{:.3}", stored * PAGE_SIZE as f64 / (pool + metadata)),
+        ]);
     }
 }

@@ -1,41 +1,127 @@
-//! Measurements that print what they compare. `compare engine FILE.pages...` and, as root,
-//! `compare device FILE.pages...`, `compare run FILE.pages` and `compare programs`; `compare policy`
-//! simulates.
+//! Measurements against rivals. `compare all` runs every one of them and writes BENCHMARKS.md; each can be run alone and then
+//! prints the same tables.
 //!
-//! Rivals run in turn within one call; figures are medians over rounds, with the ratio of each round where two things are
-//! set against each other. Same-filled pages are left out of everything but their own line.
+//! Rivals run in turn within one call; figures are medians over rounds with their extremes, and the ratio of two things is
+//! taken in each round. Same-filled pages are counted on their own line and left out of everything else. `--quick` shows that
+//! a measurement works; its figures mean nothing.
 
+mod all;
+mod codecs;
+mod corpora;
+mod counts;
 mod device;
 mod engine;
+mod figures;
 mod policy;
 mod programs;
+mod report;
 mod run;
 mod touch;
 mod trace;
 
-fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.split_first() {
-        Some((what, files)) if what == "engine" && !files.is_empty() => engine::run(files),
-        Some((what, files)) if what == "device" && !files.is_empty() => device::run(files),
-        Some((what, [file])) if what == "run" => run::run(file),
-        Some((what, [])) if what == "programs" => programs::run(),
-        Some((what, [])) if what == "policy" => policy::run(),
-        Some((what, [order, mib, touches, file])) if what == "touch" => {
-            let number = |text: &String| text.parse().expect("a number");
-            touch::run(order, number(mib), number(touches), file);
-        }
-        _ => {
-            eprintln!(
-                "compare: usage: compare engine|device FILE.pages... | run FILE.pages | programs | policy"
-            );
-            std::process::exit(2);
-        }
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::corpora::Corpora;
+use crate::report::Report;
+
+pub use figures::median;
+
+#[derive(Parser)]
+#[command(about = "uzswap against rivals", arg_required_else_help = true)]
+struct Arguments {
+    /// Few pages and one round: to see that it works, not to measure
+    #[arg(long, global = true)]
+    quick: bool,
+    #[command(subcommand)]
+    what: What,
+}
+
+/// Where FILE is, it is a corpus of raw 4096-byte pages. Without any, corpora are made of the memory of ordinary programs.
+#[derive(Subcommand)]
+enum What {
+    /// All of the following, and BENCHMARKS.md and docs/plots with what came out
+    All {
+        /// The directory to write to
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        out: PathBuf,
+        /// Corpora
+        files: Vec<PathBuf>,
+    },
+    /// Page compressors: time, ratio, memory
+    Codecs {
+        /// Corpora
+        files: Vec<PathBuf>,
+    },
+    /// The engine's own costs, and a map of vectors in its place
+    Engine {
+        /// Corpora
+        files: Vec<PathBuf>,
+    },
+    /// Eviction policies, by simulation
+    Policy,
+    /// The swap device against nbdkit and nbdfuse (root)
+    Device {
+        /// Corpora
+        files: Vec<PathBuf>,
+    },
+    /// `uzswap run` against the kernel's zswap (root)
+    Run {
+        /// Corpora
+        files: Vec<PathBuf>,
+    },
+    /// The same with real programs (root)
+    Programs,
+    /// Instructions an operation takes, against the recorded counts (valgrind)
+    Counts {
+        /// Record what is counted now
+        #[arg(long)]
+        record: bool,
+    },
+    /// One operation, for valgrind to count
+    #[command(hide = true)]
+    Count { operation: String },
+    /// What a store of pages holds of its process's memory
+    #[command(hide = true)]
+    Held { store: String, files: Vec<PathBuf> },
+    /// The program whose memory is limited
+    #[command(hide = true)]
+    Touch { order: String, mib: usize, touches: usize, file: String },
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// As much as figures need.
+    Full,
+    /// As little as shows that it works.
+    Quick,
+}
+
+impl Scale {
+    /// `full`, or in a quick run `quick`.
+    pub fn of<T>(self, full: T, quick: T) -> T {
+        if self == Scale::Full { full } else { quick }
     }
 }
 
-/// The middle of some figures, and their extremes.
-pub fn median(mut figures: Vec<f64>) -> (f64, f64, f64) {
-    figures.sort_by(f64::total_cmp);
-    (figures[figures.len() / 2], figures[0], figures[figures.len() - 1])
+fn main() {
+    let Arguments { quick, what } = Arguments::parse();
+    let scale = if quick { Scale::Quick } else { Scale::Full };
+    let corpora = |files: &[PathBuf]| Corpora::given_or_made(files, scale);
+    let report = &mut Report::printed();
+    match what {
+        What::All { out, files } => all::run(&out, &corpora(&files), scale),
+        What::Codecs { files } => codecs::run(report, &corpora(&files), scale),
+        What::Engine { files } => engine::run(report, &corpora(&files), scale),
+        What::Policy => policy::run(report, scale),
+        What::Device { files } => device::run(report, &corpora(&files), scale),
+        What::Run { files } => run::run(report, &corpora(&files), scale),
+        What::Programs => programs::run(report, scale),
+        What::Counts { record } => counts::run(record),
+        What::Count { operation } => counts::count(&operation),
+        What::Held { store, files } => engine::held(&store, &files, scale),
+        What::Touch { order, mib, touches, file } => touch::run(&order, mib, touches, &file),
+    }
 }

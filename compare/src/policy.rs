@@ -9,14 +9,13 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use pager::policy::Policy;
 
+use crate::Scale;
+use crate::report::Report;
 use crate::trace::{ORDERS, Trace};
 
 /// Pages of the working set, of which 40 % are resident at most.
 const COUNT: usize = 1 << 16;
 const ROOM: usize = COUNT * 2 / 5;
-const TOUCHES: usize = COUNT * 12;
-/// Touches that are not counted: memory fills.
-const WARM: usize = COUNT * 4;
 
 /// A policy at work: whether a page that is touched is resident; it is afterwards.
 trait Simulated {
@@ -260,25 +259,29 @@ impl Simulated for Min {
     }
 }
 
-/// Prints the miss ratios.
-pub fn run() {
-    println!("misses in 1000 touches, a quarter of them writes; {ROOM} of {COUNT} pages are resident");
-    println!(
-        "{:<12} {:>6} {:>6} {:>6} {:>6} {:>8} | {:>8} {:>6} {:>6}",
-        "order", "MIN", "LRU", "CLOCK", "SIEVE", "S3-FIFO", "written", "FIFO", "ours"
-    );
+/// Simulates all of them.
+pub fn run(report: &mut Report, scale: Scale) {
+    report.section("Eviction policies");
+    report.say(format!(
+        "Misses in 1000 touches, by simulation: a quarter of the touches are writes, {ROOM} of {COUNT} pages are resident. \
+         Policies before \"written\" see every access; nobody outside the kernel does."
+    ));
+    report.table(&["order", "MIN", "LRU", "CLOCK", "SIEVE", "S3-FIFO", "written", "FIFO", "ours"]);
+    let touches = scale.of(COUNT * 12, COUNT);
+    // Touches that are not counted: memory fills.
+    let warm = touches / 3;
     for order in ORDERS {
         let mut trace = Trace::new(order, COUNT);
-        let pages: Vec<_> = (0..TOUCHES).map(|at| trace.page(at, TOUCHES)).collect();
+        let pages: Vec<_> = (0..touches).map(|at| trace.page(at, touches)).collect();
         let misses = |mut policy: Box<dyn Simulated>| {
             let mut missed = 0;
             for (at, page) in pages.iter().enumerate() {
-                missed += usize::from(!policy.touch(*page, at % 4 == 0) && at >= WARM);
+                missed += usize::from(!policy.touch(*page, at % 4 == 0) && at >= warm);
             }
-            missed as f64 * 1000.0 / (TOUCHES - WARM) as f64
+            format!("{:.0}", missed as f64 * 1000.0 / (touches - warm) as f64)
         };
-        println!(
-            "{order:<12} {:>6.0} {:>6.0} {:>6.0} {:>6.0} {:>8.0} | {:>8.0} {:>6.0} {:>6.0}",
+        report.row([
+            order.to_owned(),
             misses(Box::new(Min::new(&pages))),
             misses(Box::<Lru>::default()),
             misses(Box::new(Clock::new(true))),
@@ -287,6 +290,6 @@ pub fn run() {
             misses(Box::new(Clock::new(false))),
             misses(Box::<Fifo>::default()),
             misses(Box::<Ours>::default()),
-        );
+        ]);
     }
 }

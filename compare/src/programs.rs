@@ -3,10 +3,14 @@
 
 use std::process::Command;
 
-use crate::median;
-use crate::run::{Kernel, ours, timed};
+use crate::figures::geometric_mean;
+use crate::report::Report;
+use crate::run::{Kernel, missing, ours, timed};
+use crate::{Scale, median};
 
 const ROUNDS: usize = 3;
+/// The only one of a quick run.
+const QUICK: &str = "sqlite";
 
 /// A program: its name, the kernel's cap in MiB (it needs up to three times that), and a script.
 const PROGRAMS: [(&str, u64, &str); 5] = [
@@ -60,23 +64,37 @@ gcc -O2 -c m1.c & gcc -O2 -c m2.c & wait; gcc -O2 -c m3.c & gcc -O2 -c m4.c & wa
     ),
 ];
 
-/// Prints all of it.
-pub fn run() {
-    println!(
-        "real programs, {ROUNDS} rounds in turn; load {}",
+/// Measures all of them.
+pub fn run(report: &mut Report, scale: Scale) {
+    report.section("uzswap run, real programs");
+    if let Some(reason) = missing() {
+        return report.skip("programs", reason);
+    }
+    let rounds = scale.of(ROUNDS, 1);
+    report.say(format!(
+        "{rounds} rounds in turn; seconds; load {}",
         std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim()
-    );
-    println!(
-        "{:<12} {:>10} {:>10} {:>10} {:>7} {:<18} {:>7}  peak of ours / cap",
-        "program", "alone s", "kernel s", "uzswap s", "ratio", "(each round)", "far"
-    );
+    ));
+    report.table(&[
+        "program",
+        "alone s",
+        "kernel s",
+        "uzswap s",
+        "ratio",
+        "each round",
+        "far",
+        "peak of ours / cap",
+    ]);
     let mut middles = Vec::new();
     let mut far_middles = Vec::new();
     for (name, cap, script) in PROGRAMS {
+        if scale == Scale::Quick && name != QUICK {
+            continue;
+        }
         let words = ["-c".to_owned(), script.to_owned()];
         let (mut alone, mut theirs, mut own, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut far, mut peaks) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let (expected, seconds, _) = timed(Command::new("sh").args(&words), || 0);
             alone.push(seconds);
             let (text, with_room, _) = ours(4 << 30, "/bin/sh".as_ref(), &words);
@@ -99,30 +117,29 @@ pub fn run() {
         }
         far_middles.push(median(far.clone()).0);
         if ratios.is_empty() {
-            println!(
-                "{name:<12} {:>10.2} no round ended for both; far {:.3}",
-                median(alone).0,
-                median(far).0
-            );
+            let (alone, far) = (format!("{:.2}", median(alone).0), format!("{:.3}", median(far).0));
+            let none = || "-".to_owned();
+            let why = "no round ended for both".to_owned();
+            report.row([name.to_owned(), alone, none(), none(), none(), why, far, none()]);
             continue;
         }
         let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
         middles.push(median(ratios.clone()).0);
-        println!(
-            "{name:<12} {:>10.2} {:>10.2} {:>10.2} {:>7.2} {:<18} {:>7.3}  {:.3}",
-            median(alone).0,
-            median(theirs).0,
-            median(own).0,
-            median(ratios).0,
+        report.row([
+            name.to_owned(),
+            format!("{:.2}", median(alone).0),
+            format!("{:.2}", median(theirs).0),
+            format!("{:.2}", median(own).0),
+            format!("{:.2}", median(ratios).0),
             each.join(" "),
-            median(far).0,
-            median(peaks).2
-        );
+            format!("{:.3}", median(far).0),
+            format!("{:.3}", median(peaks).2),
+        ]);
     }
-    let mean = |figures: &[f64]| (figures.iter().map(|it| it.ln()).sum::<f64>() / figures.len() as f64).exp();
-    println!(
-        "geometric mean: {:.2} of the kernel's time (goal 0.80); {:.3} of the time alone where nothing leaves (goal 1.01)",
-        mean(&middles),
-        mean(&far_middles)
-    );
+    report.bars("programs", &["alone s", "kernel s", "uzswap s"]);
+    report.say(format!(
+        "Geometric mean: {:.2} of the kernel's time (goal 0.80); {:.3} of the time alone where nothing leaves (goal 1.01).",
+        geometric_mean(middles),
+        geometric_mean(far_middles)
+    ));
 }

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use undo::Undo;
 
+use crate::Scale;
+use crate::corpora::Corpora;
 use crate::median;
+use crate::report::Report;
 use crate::trace::ORDERS;
 
 const ROUNDS: usize = 3;
@@ -135,11 +138,14 @@ pub fn timed(command: &mut Command, sample: impl Fn() -> u64) -> (String, f64, u
     (text, seconds, peak)
 }
 
+fn uzswap() -> PathBuf {
+    std::env::current_exe().expect("we run").with_file_name("uzswap")
+}
+
 /// `uzswap run` of this build, under `cap` bytes.
 pub fn ours(cap: u64, program: &Path, args: &[String]) -> (String, f64, f64) {
     let stats = std::env::temp_dir().join(format!("uzswap-compare-{}.json", std::process::id()));
-    let uzswap = std::env::current_exe().expect("we run").with_file_name("uzswap");
-    let mut command = Command::new(uzswap);
+    let mut command = Command::new(uzswap());
     command
         .args(["run", "--memory", &cap.to_string(), "--stats"])
         .arg(&stats)
@@ -162,54 +168,83 @@ fn per_touch(text: &str) -> Option<f64> {
     text.split(' ').next().and_then(|number| number.parse().ok())
 }
 
-/// Prints all of it for the pages in one file.
-pub fn run(file: &str) {
+/// Measures it on the pages of all corpora.
+pub fn run(report: &mut Report, corpora: &Corpora, scale: Scale) {
+    report.section("uzswap run, orders of access");
+    if let Some(reason) = missing() {
+        return report.skip("run", reason);
+    }
+    let file = corpora.mixed();
+    let file = file.to_str().expect("a name of files is text");
+    let (rounds, working_set, kernel_cap) =
+        (scale.of(ROUNDS, 1), scale.of(WORKING_SET, 24), scale.of(KERNEL_CAP, 12));
     let this = std::env::current_exe().expect("we run");
     // In the page cache, charged to us and not to the program.
     let _ = fs::read(file).expect("the file of pages can be read");
     let kernel = Kernel::start("lzo");
-    println!(
-        "working set {WORKING_SET} MiB, kernel's cap {KERNEL_CAP} MiB + its pool and files = ours; {ROUNDS} rounds in turn; load {}",
+    report.say(format!(
+        "Working set {working_set} MiB, kernel's cap {kernel_cap} MiB + its pool and files = ours; {rounds} rounds in turn; load {}",
         fs::read_to_string("/proc/loadavg").unwrap_or_default().trim()
-    );
-    println!(
-        "{:<12} {:>14} {:>14} {:>8}  {:<22} peak of ours / cap",
-        "order", "kernel ns", "uzswap ns", "ratio", "(each round)"
-    );
+    ));
+    report.table(&[
+        "order",
+        "kernel ns",
+        "uzswap ns",
+        "ratio",
+        "each round",
+        "peak of ours / cap",
+        "cap MiB",
+    ]);
     for order in ORDERS.into_iter().chain(["first-touch"]) {
-        let touches = if order == "sequential" { 200_000 } else { 400_000 };
-        let args: Vec<String> = ["touch", order, &WORKING_SET.to_string(), &touches.to_string(), file]
+        let touches = scale.of(if order == "sequential" { 200_000 } else { 400_000 }, 8000);
+        let args: Vec<String> = ["touch", order, &working_set.to_string(), &touches.to_string(), file]
             .map(str::to_owned)
             .to_vec();
         let (mut theirs, mut own, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         let (mut peaks, mut caps) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             // The kernel may kill it for want of memory although there is swap; tried again, it lets it live.
             let mut tries = (0..TRIES)
-                .map(|_| kernel.run(KERNEL_CAP << 20, Command::new(&this).args(&args)))
+                .map(|_| kernel.run(kernel_cap << 20, Command::new(&this).args(&args)))
                 .filter_map(|(text, _, beyond)| Some((per_touch(&text)?, beyond)));
             let Some((kernel_ns, pool)) = tries.next() else { continue };
-            let (text, _, peak) = ours((KERNEL_CAP << 20) + pool, &this, &args);
+            let (text, _, peak) = ours((kernel_cap << 20) + pool, &this, &args);
             let Some(our_ns) = per_touch(&text) else { continue };
             theirs.push(kernel_ns);
             own.push(our_ns);
             ratios.push(our_ns / kernel_ns);
             peaks.push(peak);
-            caps.push(((KERNEL_CAP << 20) + pool) as f64 / f64::from(1 << 20));
+            caps.push(((kernel_cap << 20) + pool) as f64 / f64::from(1 << 20));
         }
         if ratios.is_empty() {
-            println!("{order:<12} no round ended for both");
+            report.row([order, "-", "-", "-", "no round ended for both", "-", "-"].map(str::to_owned));
             continue;
         }
         let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
-        println!(
-            "{order:<12} {:>14.0} {:>14.0} {:>8.2}  {:<22} {:.3} of {:.0} MiB",
-            median(theirs).0,
-            median(own).0,
-            median(ratios).0,
+        report.row([
+            order.to_owned(),
+            format!("{:.0}", median(theirs).0),
+            format!("{:.0}", median(own).0),
+            format!("{:.2}", median(ratios).0),
             each.join(" "),
-            median(peaks).2,
-            median(caps).0
-        );
+            format!("{:.3}", median(peaks).2),
+            format!("{:.0}", median(caps).0),
+        ]);
     }
+    report.bars("run", &["kernel ns", "uzswap ns"]);
+}
+
+/// What a comparison with the kernel's zswap needs and is not here.
+pub fn missing() -> Option<&'static str> {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some("only root may turn swap on");
+    }
+    if !Path::new("/sys/module/zswap/parameters/enabled").exists() {
+        return Some("the kernel has no zswap");
+    }
+    if !Path::new("/sys/fs/cgroup/memory").exists() {
+        return Some("no memory cgroup of version 1");
+    }
+    (!uzswap().exists()).then_some("the command uzswap is not built beside this one")
 }

@@ -9,7 +9,7 @@ use undo::Undo;
 use crate::run::{Why, become_it, cargo, root, run, target, there_is};
 
 /// What the tests use besides Rust: the program that shows it is there, and the Debian package.
-const PACKAGES: [(&str, &str); 18] = [
+const PACKAGES: [(&str, &str); 21] = [
     ("fio", "fio"),
     ("losetup", "util-linux"),
     ("/usr/lib/x86_64-linux-gnu/liblzo2.so.2", "liblzo2-2"),
@@ -28,6 +28,9 @@ const PACKAGES: [(&str, &str); 18] = [
     ("/usr/lib/postgresql", "postgresql"),
     ("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2", "libjemalloc2"),
     ("/usr/lib/x86_64-linux-gnu/libmimalloc.so.2", "libmimalloc2.0"),
+    ("nbdkit", "nbdkit"),
+    ("nbdfuse", "libnbd-bin"),
+    ("valgrind", "valgrind"),
 ];
 /// Seconds that each fuzz target runs.
 const FUZZ_SECONDS: u32 = 6;
@@ -38,8 +41,9 @@ pub fn demo() -> Result<(), Why> {
     become_it(&mut Command::new(target().join("release/uzswap-demo")))
 }
 
-/// Measures with the crate `compare`, which knows what there is to measure.
+/// Measures with the crate `compare`, which knows what there is to measure and runs the command that lies beside it.
 pub fn bench(args: &[&str]) -> Result<(), Why> {
+    run(&mut cargo(&["build", "--release", "--quiet", "--package", "uzswap"]))?;
     become_it(cargo(&["run", "--release", "--quiet", "--package", "compare", "--"]).args(args))
 }
 
@@ -64,6 +68,8 @@ pub fn test() -> Result<(), Why> {
         run(&mut cargo(&["test", "--workspace", "--exclude", "tests"]))?;
         run(&mut cargo(&["test", "--package", "tests", "--", "--test-threads=1"]))?;
     }
+    // Instructions are counted in what is shipped: optimised.
+    run(&mut cargo(&["run", "--release", "--quiet", "--package", "compare", "--", "counts"]))?;
     shuttle()?;
     fuzz()?;
     run(&mut cargo(&["doc", "--workspace", "--no-deps"]))?;
