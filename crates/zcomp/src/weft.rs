@@ -30,6 +30,11 @@ impl Weft {
     pub(crate) const RANGE: std::ops::RangeInclusive<i32> = 0..=1;
     pub(crate) const DEFAULT: i32 = 1;
 
+    /// Whether the processor has what the fast twin takes.
+    pub(crate) fn is_fast() -> bool {
+        words::is_fast()
+    }
+
     /// With `simd` 0 the portable twin does everything, whatever the processor has.
     pub(crate) fn new(simd: i32) -> Weft {
         Weft { simd: simd != 0, name: full_name("weft", "simd", simd, Self::DEFAULT) }

@@ -28,6 +28,16 @@ fn blanks_around_a_name_and_default_parameters_drop_out() {
     }
 }
 
+#[test]
+fn auto_is_what_takes_least_time_here() {
+    #[cfg(target_arch = "x86_64")]
+    let fast = is_x86_feature_detected!("avx512vbmi2");
+    #[cfg(not(target_arch = "x86_64"))]
+    let fast = false;
+    assert_eq!(common::find("auto").name(), if fast { "weft" } else { "lz4" });
+    assert_eq!(refusal("auto(simd=1)"), LookupError::BadParameter(format!("{} without parameters", common::find("auto").name())));
+}
+
 fn refusal(name: &str) -> LookupError {
     match zcomp::lookup(name) {
         Ok(found) => panic!("{name:?} found {}", found.name()),

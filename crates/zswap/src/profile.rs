@@ -171,7 +171,7 @@ pub const PROFILES: &[Profile] = &[
         about: "ours: every parameter, the best measured defaults",
         params: &[
             (Param::Enabled, Runtime, "Y"),
-            (Param::Compressor, Runtime, "lz4"),
+            (Param::Compressor, Runtime, "auto"),
             (Param::Zpool, Runtime, "zsmalloc"),
             (Param::MaxPoolPercent, Runtime, "20"),
             (Param::MaxPoolBytes, Runtime, "0"),

@@ -244,7 +244,7 @@ fn every_profile_zpool_compressor_and_tree() {
 #[test]
 fn long_runs_of_the_default() {
     for seed in 10..14 {
-        run(Profile::named("default").unwrap(), &[], &["lz4", "lzo"], seed, 40_000);
+        run(Profile::named("default").unwrap(), &[], &["weft", "lz4", "lzo"], seed, 40_000);
     }
 }
 

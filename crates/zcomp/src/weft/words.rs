@@ -189,6 +189,11 @@ enum Simd {
     Avx512,
 }
 
+/// Whether there is more than the portable twin.
+pub(super) fn is_fast() -> bool {
+    !matches!(Simd::best(), Simd::Portable)
+}
+
 impl Simd {
     fn best() -> Simd {
         #[cfg(target_arch = "x86_64")]

@@ -55,7 +55,7 @@ fn documented(name: &str) -> (Params, Params) {
         "default" => (
             &[
                 ("enabled", "Y"),
-                ("compressor", "lz4"),
+                ("compressor", "auto"),
                 ("zpool", "zsmalloc"),
                 ("max_pool_percent", "20"),
                 ("max_pool_bytes", "0"),
@@ -72,6 +72,15 @@ fn documented(name: &str) -> (Params, Params) {
     }
 }
 
+/// What a parameter shows that was given this value.
+fn shown(value: &'static str) -> &'static str {
+    match value {
+        "auto" if zcomp::lookup("auto").is_ok_and(|found| found.name() == "weft") => "weft",
+        "auto" => "lz4",
+        other => other,
+    }
+}
+
 #[test]
 fn each_has_its_parameters_and_no_others() {
     for profile in PROFILES {
@@ -79,7 +88,7 @@ fn each_has_its_parameters_and_no_others() {
         let (runtime, start) = documented(profile.name);
         for &param in Param::ALL {
             let named = |list: &[(&str, &'static str)]| {
-                list.iter().find(|(name, _)| *name == param.name()).map(|(_, value)| *value)
+                list.iter().find(|(name, _)| *name == param.name()).map(|(_, value)| shown(value))
             };
             let label = format!("{} {}", profile.name, param.name());
             match (named(runtime), named(start)) {
