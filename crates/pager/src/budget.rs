@@ -78,9 +78,9 @@ impl Budget {
         self.cap - (self.cap / 32).clamp(LEAST_RESERVE.min(self.cap / 8), MOST_RESERVE)
     }
 
-    /// Eviction ends below this.
+    /// Eviction ends below this: a few batches, since what is free beyond that is of use to nobody.
     pub(crate) fn low(&self) -> u64 {
-        self.high() - (self.cap / 64).clamp(LEAST_RESERVE.min(self.cap / 16), MOST_RESERVE / 2)
+        self.high() - (self.cap / 256).clamp(LEAST_RESERVE.min(self.cap / 16), MOST_RESERVE / 8)
     }
 
     /// What may grow unseen.

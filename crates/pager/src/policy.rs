@@ -12,8 +12,9 @@
 
 use std::collections::VecDeque;
 
-/// Share of probation among resident pages, in percent.
-const PROBATION_PERCENT: usize = 25;
+/// Share of probation among resident pages, in percent. With 25, real programs had a tenth to a third more pages evicted, and a
+/// zipfian order (`compare policy`) 7 % more misses.
+const PROBATION_PERCENT: usize = 5;
 
 /// Distinguishes the times that a page was resident; equal stamps after 16384 times only make an eviction come early.
 const STAMP_BITS: u32 = 14;
