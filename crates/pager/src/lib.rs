@@ -165,7 +165,11 @@ impl Shared {
     fn give_up(&self) {
         self.budget.gave_up.store(true, Relaxed);
         if !self.told_full.swap(true, Relaxed) {
-            self.tell("even compressed, the program's pages do not fit under --memory; it goes on above it (--swap FILE gives room)");
+            let hint = if self.with_device.load(Relaxed) { "" } else { " (--swap FILE gives room)" };
+            self.tell(&format!(
+                "the program's pages do not fit under --memory, even compressed, or are wanted back as fast as they leave; it goes \
+                 on above it{hint}"
+            ));
         }
     }
 
