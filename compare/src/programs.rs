@@ -1,14 +1,15 @@
-//! Real programs under `uzswap run`, against the same under the kernel's zswap at equal total memory, and against themselves
-//! where nothing has to leave.
+//! Real programs under `uzswap run`, against the same under the kernel's own ways at equal total memory, and against
+//! themselves where nothing has to leave.
 
-use std::process::Command;
-
-use crate::median;
-use crate::run::{Kernel, ours, timed};
+use crate::duel::{COLUMNS, NOTES, cells, ratios, round};
+use crate::measure::{Load, measured};
+use crate::rival::Rival;
+use crate::table::Table;
+use crate::{median, ours, redis};
 
 const ROUNDS: usize = 3;
 
-/// A program: its name, the kernel's cap in MiB (it needs up to three times that), and a script.
+/// A program: its name, the rivals' cap in MiB (it needs up to three times that), and a script.
 const PROGRAMS: [(&str, u64, &str); 5] = [
     (
         "python",
@@ -60,69 +61,79 @@ gcc -O2 -c m1.c & gcc -O2 -c m2.c & wait; gcc -O2 -c m3.c & gcc -O2 -c m4.c & wa
     ),
 ];
 
-/// Prints all of it.
-pub fn run() {
-    println!(
-        "real programs, {ROUNDS} rounds in turn; load {}",
-        std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim()
-    );
-    println!(
-        "{:<12} {:>10} {:>10} {:>10} {:>7} {:<18} {:>7}  peak of ours / cap",
-        "program", "alone s", "kernel s", "uzswap s", "ratio", "(each round)", "far"
-    );
-    let mut middles = Vec::new();
+/// Where nothing has to leave.
+const FAR: u64 = 4 << 30;
+
+/// Compares with each of `rivals`: the costs where nothing has to leave, and the rest at equal total memory.
+pub fn run(rivals: &[Rival]) -> [Table; 2] {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let title = format!("real programs with {} GiB, seconds; {ROUNDS} rounds in turn", FAR >> 30);
+    let mut far = Table::new(title, &["program", "alone", "uzswap", "ratio", "each round"]);
+    let title = format!("real programs, seconds; {ROUNDS} rounds in turn; load {}", load.trim());
+    let columns: Vec<_> = ["program", "against", "cap MiB"].into_iter().chain(COLUMNS).collect();
+    let mut table = Table::new(title, &columns);
+    table.notes.extend(NOTES.map(str::to_owned));
     let mut far_middles = Vec::new();
-    for (name, cap, script) in PROGRAMS {
-        let words = ["-c".to_owned(), script.to_owned()];
-        let (mut alone, mut theirs, mut own, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut far, mut peaks) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            let (expected, seconds, _) = timed(Command::new("sh").args(&words), || 0);
-            alone.push(seconds);
-            let (text, with_room, _) = ours(4 << 30, "/bin/sh".as_ref(), &words);
-            assert_eq!(text, expected, "{name}: another result");
-            far.push(with_room / seconds);
-            let kernel = Kernel::start("lzo");
-            let (text, kernel_seconds, pool) = kernel.run(cap << 20, Command::new("sh").args(&words));
-            drop(kernel);
-            if text.is_empty() {
-                // The kernel killed it for want of memory.
-                continue;
-            }
-            assert_eq!(text, expected, "{name}: another result under the kernel's zswap");
-            let (text, our_seconds, peak) = ours((cap << 20) + pool, "/bin/sh".as_ref(), &words);
-            assert_eq!(text, expected, "{name}: another result");
-            theirs.push(kernel_seconds);
-            own.push(our_seconds);
-            ratios.push(our_seconds / kernel_seconds);
-            peaks.push(peak);
-        }
-        far_middles.push(median(far.clone()).0);
-        if ratios.is_empty() {
-            println!(
-                "{name:<12} {:>10.2} no round ended for both; far {:.3}",
-                median(alone).0,
-                median(far).0
-            );
+    let mut middles: Vec<Vec<f64>> = vec![Vec::new(); rivals.len()];
+    let dir = tempfile::tempdir().expect("a directory");
+    let client = || redis::client(dir.path());
+    let scripts = PROGRAMS.map(|(name, cap, script)| (name, cap, Load::script(script)));
+    let redis = Load { words: redis::words(dir.path()), client: Some(&client) };
+    for (name, cap, load) in scripts.into_iter().chain([("redis", redis::CAP, redis)]) {
+        let Some((expected, row, middle)) = without_pressure(name, &load) else {
+            far.rows.push(vec![name.to_owned(), "does not run here".to_owned()]);
             continue;
+        };
+        far.rows.push(row);
+        far_middles.push(middle);
+        for (rival, middles) in rivals.iter().zip(&mut middles) {
+            let mut row = vec![name.to_owned(), rival.to_string(), cap.to_string()];
+            let rounds: Result<Vec<_>, _> = (0..ROUNDS).map(|_| round(rival, cap << 20, &load)).collect();
+            match rounds.map(|rounds| rounds.into_iter().flatten().collect::<Vec<_>>()) {
+                Err(why) => row.push(why),
+                Ok(rounds) if rounds.is_empty() => row.push("no round ended for both".to_owned()),
+                Ok(rounds) => {
+                    for round in &rounds {
+                        assert_eq!(round.theirs.ran.text, expected, "{name}: another result under {rival}");
+                        assert_eq!(round.own.ran.text, expected, "{name}: another result");
+                    }
+                    row.extend(cells(&rounds, 2, |ran| ran.seconds));
+                    middles.push(median(ratios(&rounds, |ran| ran.seconds)).0);
+                }
+            }
+            table.rows.push(row);
         }
-        let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
-        middles.push(median(ratios.clone()).0);
-        println!(
-            "{name:<12} {:>10.2} {:>10.2} {:>10.2} {:>7.2} {:<18} {:>7.3}  {:.3}",
-            median(alone).0,
-            median(theirs).0,
-            median(own).0,
-            median(ratios).0,
-            each.join(" "),
-            median(far).0,
-            median(peaks).2
-        );
     }
     let mean = |figures: &[f64]| (figures.iter().map(|it| it.ln()).sum::<f64>() / figures.len() as f64).exp();
-    println!(
-        "geometric mean: {:.2} of the kernel's time (goal 0.80); {:.3} of the time alone where nothing leaves (goal 1.01)",
-        mean(&middles),
-        mean(&far_middles)
-    );
+    far.notes.push(format!("geometric mean of the ratios: {:.3} (goal 1.01)", mean(&far_middles)));
+    for (rival, middles) in rivals.iter().zip(&middles) {
+        table.notes.push(format!("geometric mean of the ratios to {rival}: {:.2}", mean(middles)));
+    }
+    [far, table]
+}
+
+/// A program alone and with room under `uzswap run`: its result, the row, and the middle of the ratios. `None`: it does not
+/// run here.
+fn without_pressure(name: &str, load: &Load<'_>) -> Option<(String, Vec<String>, f64)> {
+    let (mut alone, mut with_room, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut expected = None;
+    for _ in 0..ROUNDS {
+        let ran = measured(&mut load.command(), None, load.client, |_| 0)?;
+        let own = ours::run(FAR, None, load)?;
+        assert_eq!(own.ran.text, ran.text, "{name}: another result");
+        alone.push(ran.seconds);
+        with_room.push(own.ran.seconds);
+        ratios.push(own.ran.seconds / ran.seconds);
+        expected = Some(ran.text);
+    }
+    let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.3}")).collect();
+    let middle = median(ratios).0;
+    let row = vec![
+        name.to_owned(),
+        format!("{:.2}", median(alone).0),
+        format!("{:.2}", median(with_room).0),
+        format!("{middle:.3}"),
+        each.join(" "),
+    ];
+    Some((expected?, row, middle))
 }

@@ -1,0 +1,94 @@
+//! A rival and ours in turn, at equal total memory: what the rival's cgroup allows plus what its pool and mapped files take
+//! beside that is our cap, and in our cap everything counts.
+
+use crate::measure::{Load, Ran};
+use crate::median;
+use crate::ours::{self, Own};
+use crate::rival::{Rival, Theirs};
+
+/// One round.
+pub struct Round {
+    pub theirs: Theirs,
+    pub own: Own,
+    /// Ours, in bytes.
+    pub cap: u64,
+}
+
+/// Runs one round. `None`: for one of them it did not end well, which has been said.
+///
+/// # Errors
+/// The rival cannot be had here, and why.
+pub fn round(rival: &Rival, cap: u64, load: &Load<'_>) -> Result<Option<Round>, String> {
+    let started = rival.start(&std::env::temp_dir())?;
+    let theirs = started.run(cap, load);
+    drop(started);
+    Ok(theirs.and_then(|theirs| {
+        let cap = cap + theirs.beyond;
+        ours::run(cap, None, load).map(|own| Round { theirs, own, cap })
+    }))
+}
+
+/// What [`cells`] fills.
+pub const COLUMNS: [&str; 9] = [
+    "theirs",
+    "uzswap",
+    "ratio",
+    "each round",
+    "major faults",
+    "processor s",
+    "swapped MiB (requests)",
+    "peak MiB",
+    "of our cap",
+];
+
+/// What the columns mean.
+pub const NOTES: [&str; 4] = [
+    "a / b: theirs / ours. Medians over the rounds",
+    "major faults: ours are those that waited for a page that was out",
+    "swapped: what the kernel swapped, in and out, to zram's memory too; requests: of the swap device, for swap files of the whole disk, whoever made them",
+    "peak: everything, seen from outside; of our cap: ours seen from outside, and as uzswap counts it",
+];
+
+/// The ratio of each round.
+pub fn ratios(rounds: &[Round], figure: impl Fn(&Ran) -> f64) -> Vec<f64> {
+    rounds.iter().map(|round| figure(&round.own.ran) / figure(&round.theirs.ran)).collect()
+}
+
+/// Cells of a row of some rounds, at least one; `figure` is what is compared.
+pub fn cells(rounds: &[Round], digits: usize, figure: impl Fn(&Ran) -> f64) -> Vec<String> {
+    let middle = |of: &dyn Fn(&Round) -> f64| median(rounds.iter().map(of).collect()).0;
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let ratios = ratios(rounds, &figure);
+    let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+    vec![
+        format!("{:.digits$}", middle(&|round| figure(&round.theirs.ran))),
+        format!("{:.digits$}", middle(&|round| figure(&round.own.ran))),
+        format!("{:.2}", median(ratios).0),
+        each.join(" "),
+        format!(
+            "{:.0} / {:.0}",
+            middle(&|round| round.theirs.ran.major_faults as f64),
+            middle(&|round| (round.own.ran.major_faults + round.own.faults) as f64)
+        ),
+        format!(
+            "{:.1} / {:.1}",
+            middle(&|round| round.theirs.ran.processor),
+            middle(&|round| round.own.ran.processor)
+        ),
+        format!(
+            "{:.0} ({:.0})",
+            middle(&|round| mib(round.theirs.traffic.swapped << 12)),
+            middle(&|round| round.theirs.traffic.requests as f64)
+        ),
+        format!(
+            "{:.0} / {:.0}",
+            middle(&|round| mib(round.theirs.ran.peak)),
+            middle(&|round| mib(round.own.ran.peak))
+        ),
+        format!(
+            "{:.3} {:.3}",
+            middle(&|round| round.own.ran.peak as f64 / round.cap as f64),
+            middle(&|round| round.own.counted as f64 / round.cap as f64)
+        ),
+    ]
+}
