@@ -6,6 +6,9 @@ use crate::median;
 use crate::ours::{self, Own};
 use crate::rival::{Rival, Theirs};
 
+/// Rounds of each comparison.
+pub const ROUNDS: usize = 3;
+
 /// One round.
 pub struct Round {
     pub theirs: Theirs,
@@ -14,18 +17,34 @@ pub struct Round {
     pub cap: u64,
 }
 
-/// Runs one round. `None`: for one of them it did not end well, which has been said.
-///
-/// # Errors
-/// The rival cannot be had here, and why.
-pub fn round(rival: &Rival, cap: u64, load: &Load<'_>) -> Result<Option<Round>, String> {
-    let started = rival.start(&std::env::temp_dir())?;
+/// Those of the rivals that can be had here; of the others it is noted why not.
+pub fn present(rivals: &[Rival], notes: &mut Vec<String>) -> Vec<Rival> {
+    let is_here = |rival: &&Rival| match rival.start(&std::env::temp_dir()) {
+        Ok(_) => true,
+        Err(why) => {
+            notes.push(format!("{rival} cannot be had here: {why}"));
+            false
+        }
+    };
+    rivals.iter().filter(is_here).cloned().collect()
+}
+
+/// The rounds that ended for both; of a run that did not it has been said.
+pub fn rounds(rival: &Rival, cap: u64, load: &Load<'_>) -> Vec<Round> {
+    (0..ROUNDS).filter_map(|_| round(rival, cap, load)).collect()
+}
+
+fn round(rival: &Rival, cap: u64, load: &Load<'_>) -> Option<Round> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let started = rival.start(dir.path()).unwrap_or_else(|why| panic!("{rival} was there before: {why}"));
     let theirs = started.run(cap, load);
     drop(started);
-    Ok(theirs.and_then(|theirs| {
-        let cap = cap + theirs.beyond;
-        ours::run(cap, None, load).map(|own| Round { theirs, own, cap })
-    }))
+    let theirs = theirs?;
+    let cap = cap + theirs.beyond;
+    // Without compression everything that does not fit is on the disk, and may be with us. Behind zswap nothing is.
+    let swap = (*rival == Rival::Disk).then(|| dir.path().join("uzswap.swap"));
+    let own = ours::run(cap, swap.as_deref(), load)?;
+    Some(Round { theirs, own, cap })
 }
 
 /// What [`cells`] fills.
@@ -36,16 +55,17 @@ pub const COLUMNS: [&str; 9] = [
     "each round",
     "major faults",
     "processor s",
-    "swapped MiB (requests)",
+    "swapped MiB (requests; ours)",
     "peak MiB",
     "of our cap",
 ];
 
 /// What the columns mean.
-pub const NOTES: [&str; 4] = [
+pub const NOTES: [&str; 5] = [
     "a / b: theirs / ours. Medians over the rounds",
     "major faults: ours are those that waited for a page that was out",
-    "swapped: what the kernel swapped, in and out, to zram's memory too; requests: of the swap device, for swap files of the whole disk, whoever made them",
+    "swapped: what the kernel swapped, in and out, to zram's memory too; requests: of the swap device, for swap files of the whole disk, whoever made them; ours: to its own swap file, which it has against a plain one",
+    "no end: in no round it ended well for both; the kernel may kill for want of memory although there is swap",
     "peak: everything, seen from outside; of our cap: ours seen from outside, and as uzswap counts it",
 ];
 
@@ -54,8 +74,11 @@ pub fn ratios(rounds: &[Round], figure: impl Fn(&Ran) -> f64) -> Vec<f64> {
     rounds.iter().map(|round| figure(&round.own.ran) / figure(&round.theirs.ran)).collect()
 }
 
-/// Cells of a row of some rounds, at least one; `figure` is what is compared.
+/// Cells of a row; `figure` is what is compared.
 pub fn cells(rounds: &[Round], digits: usize, figure: impl Fn(&Ran) -> f64) -> Vec<String> {
+    if rounds.is_empty() {
+        return vec!["no end".to_owned()];
+    }
     let middle = |of: &dyn Fn(&Round) -> f64| median(rounds.iter().map(of).collect()).0;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let ratios = ratios(rounds, &figure);
@@ -76,9 +99,10 @@ pub fn cells(rounds: &[Round], digits: usize, figure: impl Fn(&Ran) -> f64) -> V
             middle(&|round| round.own.ran.processor)
         ),
         format!(
-            "{:.0} ({:.0})",
+            "{:.0} ({:.0}; {:.0})",
             middle(&|round| mib(round.theirs.traffic.swapped << 12)),
-            middle(&|round| round.theirs.traffic.requests as f64)
+            middle(&|round| round.theirs.traffic.requests as f64),
+            middle(&|round| round.own.requests as f64)
         ),
         format!(
             "{:.0} / {:.0}",

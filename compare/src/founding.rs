@@ -50,7 +50,7 @@ fn cut(one: f64, other: f64) -> String {
 pub fn run() -> Table {
     let title = "a parallel build with a swap disk alone, and with uzswap run --swap on the same disk";
     let mut table = Table::new(title.to_owned(), &COLUMNS);
-    table.rows.push(PUBLISHED.map(str::to_owned).into());
+    table.push(PUBLISHED.map(str::to_owned).into());
     table.notes.push("a / b: the disk alone / uzswap. Goals: time cut by 60 %, I/O by 85 %".to_owned());
     if let Err(why) = fill(&mut table) {
         table.notes.push(why);
@@ -75,18 +75,14 @@ fn fill(table: &mut Table) -> Result<(), String> {
         let theirs = started.run(cap << 20, &load);
         drop(started);
         let Some(theirs) = theirs else {
-            table.rows.push(vec![cap.to_string(), "did not end".to_owned()]);
+            table.push(vec![cap.to_string(), "did not end".to_owned()]);
             continue;
         };
         let before = Traffic::of(&disk.stat);
         let own = ours::run((cap << 20) + theirs.beyond, Some(&disk.dir().join("uzswap.swap")), &load);
         let traffic = Traffic::of(&disk.stat).since(before);
         let Some(own) = own else {
-            table.rows.push(vec![
-                cap.to_string(),
-                format!("{:.1}", theirs.ran.seconds),
-                "did not end".to_owned(),
-            ]);
+            table.push(vec![cap.to_string(), format!("{:.1}", theirs.ran.seconds), "did not end".to_owned()]);
             continue;
         };
         assert!([&theirs.ran.text, &own.ran.text].iter().all(|text| **text == alone.text), "another result");
@@ -101,7 +97,7 @@ fn fill(table: &mut Table) -> Result<(), String> {
         }
         row.push(format!("{:.1} / {:.1}", theirs.ran.processor, own.ran.processor));
         row.push(format!("{} / {}", theirs.ran.peak >> 20, own.ran.peak >> 20));
-        table.rows.push(row);
+        table.push(row);
     }
     Ok(())
 }

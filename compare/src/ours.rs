@@ -17,6 +17,8 @@ pub struct Own {
     /// Faults that waited for a page that was out. Where the kernel's swap counts a major fault; `ran` counts those apart
     /// that were the kernel's with us too.
     pub faults: u64,
+    /// Reads and writes of the swap file.
+    pub requests: u64,
 }
 
 /// Runs a program under `cap` bytes, with a swap file if there is one. `None`: it did not end well, which has been said.
@@ -40,6 +42,7 @@ pub fn run(cap: u64, swap: Option<&Path>, load: &Load<'_>) -> Option<Own> {
     Some(Own {
         ran,
         counted: number("peak_total_bytes"),
+        requests: number("device_reads") + number("device_writes"),
         faults: number("faults").saturating_sub(number("zero_faults")),
     })
 }

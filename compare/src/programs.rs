@@ -1,13 +1,11 @@
 //! Real programs under `uzswap run`, against the same under the kernel's own ways at equal total memory, and against
 //! themselves where nothing has to leave.
 
-use crate::duel::{COLUMNS, NOTES, cells, ratios, round};
+use crate::duel::{COLUMNS, NOTES, ROUNDS, cells, present, ratios, rounds};
 use crate::measure::{Load, measured};
 use crate::rival::Rival;
 use crate::table::Table;
 use crate::{median, ours, redis};
-
-const ROUNDS: usize = 3;
 
 /// A program: its name, the rivals' cap in MiB (it needs up to three times that), and a script.
 const PROGRAMS: [(&str, u64, &str); 5] = [
@@ -73,6 +71,7 @@ pub fn run(rivals: &[Rival]) -> [Table; 2] {
     let columns: Vec<_> = ["program", "against", "cap MiB"].into_iter().chain(COLUMNS).collect();
     let mut table = Table::new(title, &columns);
     table.notes.extend(NOTES.map(str::to_owned));
+    let rivals = present(rivals, &mut table.notes);
     let mut far_middles = Vec::new();
     let mut middles: Vec<Vec<f64>> = vec![Vec::new(); rivals.len()];
     let dir = tempfile::tempdir().expect("a directory");
@@ -81,33 +80,32 @@ pub fn run(rivals: &[Rival]) -> [Table; 2] {
     let redis = Load { words: redis::words(dir.path()), client: Some(&client) };
     for (name, cap, load) in scripts.into_iter().chain([("redis", redis::CAP, redis)]) {
         let Some((expected, row, middle)) = without_pressure(name, &load) else {
-            far.rows.push(vec![name.to_owned(), "does not run here".to_owned()]);
+            far.push(vec![name.to_owned(), "does not run here".to_owned()]);
             continue;
         };
-        far.rows.push(row);
+        far.push(row);
         far_middles.push(middle);
         for (rival, middles) in rivals.iter().zip(&mut middles) {
             let mut row = vec![name.to_owned(), rival.to_string(), cap.to_string()];
-            let rounds: Result<Vec<_>, _> = (0..ROUNDS).map(|_| round(rival, cap << 20, &load)).collect();
-            match rounds.map(|rounds| rounds.into_iter().flatten().collect::<Vec<_>>()) {
-                Err(why) => row.push(why),
-                Ok(rounds) if rounds.is_empty() => row.push("no round ended for both".to_owned()),
-                Ok(rounds) => {
-                    for round in &rounds {
-                        assert_eq!(round.theirs.ran.text, expected, "{name}: another result under {rival}");
-                        assert_eq!(round.own.ran.text, expected, "{name}: another result");
-                    }
-                    row.extend(cells(&rounds, 2, |ran| ran.seconds));
-                    middles.push(median(ratios(&rounds, |ran| ran.seconds)).0);
-                }
+            let rounds = rounds(rival, cap << 20, &load);
+            for round in &rounds {
+                assert_eq!(round.theirs.ran.text, expected, "{name}: another result under {rival}");
+                assert_eq!(round.own.ran.text, expected, "{name}: another result");
             }
-            table.rows.push(row);
+            row.extend(cells(&rounds, 2, |ran| ran.seconds));
+            if !rounds.is_empty() {
+                middles.push(median(ratios(&rounds, |ran| ran.seconds)).0);
+            }
+            table.push(row);
         }
     }
     let mean = |figures: &[f64]| (figures.iter().map(|it| it.ln()).sum::<f64>() / figures.len() as f64).exp();
-    far.notes.push(format!("geometric mean of the ratios: {:.3} (goal 1.01)", mean(&far_middles)));
-    for (rival, middles) in rivals.iter().zip(&middles) {
-        table.notes.push(format!("geometric mean of the ratios to {rival}: {:.2}", mean(middles)));
+    if !far_middles.is_empty() {
+        far.notes.push(format!("geometric mean of the ratios: {:.3} (goal 1.01)", mean(&far_middles)));
+    }
+    for (rival, middles) in rivals.iter().zip(&middles).filter(|(_, middles)| !middles.is_empty()) {
+        let (count, mean) = (middles.len(), mean(middles));
+        table.notes.push(format!("geometric mean of the ratios to {rival}, {count} programs: {mean:.2}"));
     }
     [far, table]
 }

@@ -2,13 +2,12 @@
 
 use std::fs;
 
-use crate::duel::{COLUMNS, NOTES, cells, round};
+use crate::duel::{COLUMNS, NOTES, ROUNDS, cells, present, rounds};
 use crate::measure::Load;
 use crate::rival::Rival;
 use crate::table::Table;
 use crate::trace::ORDERS;
 
-const ROUNDS: usize = 3;
 /// Working set and the rivals' cap, in MiB.
 const WORKING_SET: u64 = 256;
 const CAP: u64 = 96;
@@ -25,22 +24,18 @@ pub fn run(file: &str, rivals: &[Rival]) -> Table {
     let columns: Vec<_> = ["order", "against"].into_iter().chain(COLUMNS).collect();
     let mut table = Table::new(title, &columns);
     table.notes.extend(NOTES.map(str::to_owned));
+    let rivals = present(rivals, &mut table.notes);
     for order in ORDERS.into_iter().chain(["first-touch"]) {
         let touches = if order == "sequential" { 200_000 } else { 400_000 };
         let words = ["touch", order, &WORKING_SET.to_string(), &touches.to_string(), file].map(str::to_owned);
         let program = this.to_str().expect("the path is text").to_owned();
         let load = Load { words: [program].into_iter().chain(words).collect(), client: None };
-        for rival in rivals {
-            let rounds: Result<Vec<_>, _> = (0..ROUNDS).map(|_| round(rival, CAP << 20, &load)).collect();
+        for rival in &rivals {
             let mut row = vec![order.to_owned(), rival.to_string()];
-            match rounds.map(|rounds| rounds.into_iter().flatten().collect::<Vec<_>>()) {
-                Err(why) => row.push(why),
-                Ok(rounds) if rounds.is_empty() => row.push("no round ended for both".to_owned()),
-                Ok(rounds) => row.extend(cells(&rounds, 0, |ran| {
-                    ran.text.split(' ').next().and_then(|number| number.parse().ok()).expect("it prints that")
-                })),
-            }
-            table.rows.push(row);
+            row.extend(cells(&rounds(rival, CAP << 20, &load), 0, |ran| {
+                ran.text.split(' ').next().and_then(|number| number.parse().ok()).expect("it prints that")
+            }));
+            table.push(row);
         }
     }
     table

@@ -13,6 +13,12 @@ impl Table {
         Table { title, columns: columns.to_vec(), rows: Vec::new(), notes: Vec::new() }
     }
 
+    /// Adds a row, and shows it to who waits: a table can take minutes.
+    pub fn push(&mut self, row: Vec<String>) {
+        eprintln!("{}", row.join("  "));
+        self.rows.push(row);
+    }
+
     pub fn print(&self) {
         println!("{}\n", self.title);
         let width = |at: usize| {
