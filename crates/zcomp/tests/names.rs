@@ -35,7 +35,10 @@ fn auto_is_what_takes_least_time_here() {
     #[cfg(not(target_arch = "x86_64"))]
     let fast = false;
     assert_eq!(common::find("auto").name(), if fast { "weft" } else { "lz4" });
-    assert_eq!(refusal("auto(simd=1)"), LookupError::BadParameter(format!("{} without parameters", common::find("auto").name())));
+    assert_eq!(
+        refusal("auto(simd=1)"),
+        LookupError::BadParameter(format!("{} without parameters", common::find("auto").name()))
+    );
 }
 
 fn refusal(name: &str) -> LookupError {
