@@ -49,7 +49,9 @@ pub fn run(report: &mut Report, corpora: &Corpora, rivals: &[Rival], scale: Scal
     let (working_set, cap) = scale.of((WORKING_SET, CAP), QUICK);
     report.say(format!("A program with a working set of {working_set} MiB."));
     let contest = |order: &str| {
-        let touches = scale.of(if order == "sequential" { 200_000 } else { 400_000 }, 8000);
+        // Steady ones need fewer touches, and take the most time for each.
+        let steady = ["sequential", "uniform"].contains(&order);
+        let touches = scale.of(if steady { 200_000 } else { 400_000 }, 8000);
         let words = [this, "touch", order, &working_set.to_string(), &touches.to_string(), file];
         let load = Load { words: words.map(str::to_owned).into(), client: None };
         Contest { name: order.to_owned(), load, cap: cap << 20, prints: None }
