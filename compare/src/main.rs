@@ -10,23 +10,28 @@ mod codecs;
 mod corpora;
 mod counts;
 mod device;
+mod duel;
 mod engine;
 mod figures;
+mod founding;
+mod measure;
+mod ours;
 mod policy;
+mod proc;
 mod programs;
 mod report;
+mod rival;
 mod run;
 mod touch;
 mod trace;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::corpora::Corpora;
 use crate::report::Report;
-
-pub use figures::median;
+use crate::rival::Rival;
 
 #[derive(Parser)]
 #[command(about = "uzswap against rivals", arg_required_else_help = true)]
@@ -41,11 +46,13 @@ struct Arguments {
 /// Where FILE is, it is a corpus of raw 4096-byte pages. Without any, corpora are made of the memory of ordinary programs.
 #[derive(Subcommand)]
 enum What {
-    /// All of the following, and BENCHMARKS.md and docs/plots with what came out
+    /// All of the following but `counts`, and BENCHMARKS.md and docs/plots with what came out
     All {
         /// The directory to write to
         #[arg(long, value_name = "DIR", default_value = ".")]
         out: PathBuf,
+        #[command(flatten)]
+        against: Against,
         /// Corpora
         files: Vec<PathBuf>,
     },
@@ -66,13 +73,20 @@ enum What {
         /// Corpora
         files: Vec<PathBuf>,
     },
-    /// `uzswap run` against the kernel's zswap (root)
+    /// `uzswap run` against the kernel's ways at equal memory: zswap, zram, a swap file (root)
     Run {
+        #[command(flatten)]
+        against: Against,
         /// Corpora
         files: Vec<PathBuf>,
     },
     /// The same with real programs (root)
-    Programs,
+    Programs {
+        #[command(flatten)]
+        against: Against,
+    },
+    /// A parallel build with a slow swap disk, and with `uzswap run` before it (root)
+    Founding,
     /// Instructions an operation takes, against the recorded counts (valgrind)
     Counts {
         /// Record what is counted now
@@ -88,6 +102,13 @@ enum What {
     /// The program whose memory is limited
     #[command(hide = true)]
     Touch { order: String, mib: usize, touches: usize, file: String },
+}
+
+#[derive(Args)]
+struct Against {
+    /// Rivals: zswap-COMPRESSOR, zram-COMPRESSOR, disk
+    #[arg(long = "against", value_name = "LIST", value_delimiter = ',', default_value = rival::ALL)]
+    rivals: Vec<Rival>,
 }
 
 /// How much is measured.
@@ -112,13 +133,14 @@ fn main() {
     let corpora = |files: &[PathBuf]| Corpora::given_or_made(files, scale);
     let report = &mut Report::printed();
     match what {
-        What::All { out, files } => all::run(&out, &corpora(&files), scale),
+        What::All { out, against, files } => all::run(&out, &corpora(&files), &against.rivals, scale),
         What::Codecs { files } => codecs::run(report, &corpora(&files), scale),
         What::Engine { files } => engine::run(report, &corpora(&files), scale),
         What::Policy => policy::run(report, scale),
         What::Device { files } => device::run(report, &corpora(&files), scale),
-        What::Run { files } => run::run(report, &corpora(&files), scale),
-        What::Programs => programs::run(report, scale),
+        What::Run { against, files } => run::run(report, &corpora(&files), &against.rivals, scale),
+        What::Programs { against } => programs::run(report, &against.rivals, scale),
+        What::Founding => founding::run(report, scale),
         What::Counts { record } => counts::run(record),
         What::Count { operation } => counts::count(&operation),
         What::Held { store, files } => engine::held(&store, &files, scale),

@@ -1,19 +1,20 @@
-//! Real programs under `uzswap run`, against the same under the kernel's zswap at equal total memory, and against themselves
-//! where nothing has to leave.
+//! Real programs under `uzswap run`, against the same under the kernel's own ways at equal total memory, and against
+//! themselves where nothing has to leave.
 
-use std::process::Command;
+mod redis;
 
-use crate::figures::geometric_mean;
+use crate::Scale;
+use crate::duel::{self, Contest, Figure, MEAN, ROUNDS};
+use crate::figures::{geometric_mean, median};
+use crate::measure::{Load, measured};
+use crate::ours;
 use crate::report::Report;
-use crate::run::{Kernel, missing, ours, timed};
-use crate::{Scale, median};
+use crate::rival::Rival;
 
-const ROUNDS: usize = 3;
-/// The only one of a quick run.
-const QUICK: &str = "sqlite";
+/// A program: its name, the rivals' cap in MiB (it needs up to three times that), and a script.
+type Script = (&'static str, u64, &'static str);
 
-/// A program: its name, the kernel's cap in MiB (it needs up to three times that), and a script.
-const PROGRAMS: [(&str, u64, &str); 5] = [
+const SCRIPTS: [Script; 5] = [
     (
         "python",
         72,
@@ -25,16 +26,7 @@ total = 0
 for _ in range(8): total += sum(len(row[\"name\"]) + len(row[\"tags\"][1]) for row in rows)
 print(total, len(json.dumps(rows)))'",
     ),
-    (
-        "sqlite",
-        40,
-        "exec sqlite3 -cmd 'pragma cache_size=-400000; pragma temp_store=memory;' :memory: \"
-create table t(a integer primary key, b text, c real);
-with recursive n(i) as (select 1 union all select i + 1 from n where i < 700000)
-  insert into t select i, 'row ' || i || ' of many, with some text', i * 1.5 from n;
-create index x on t(b); select count(*), sum(c) from t where b like '%99%';
-select count(*) from t u join t v on v.a = u.a * 7 % 700000 + 1; select b from t order by c desc limit 3;\"",
-    ),
+    ("sqlite", 40, SQLITE),
     (
         "java",
         112,
@@ -64,82 +56,97 @@ gcc -O2 -c m1.c & gcc -O2 -c m2.c & wait; gcc -O2 -c m3.c & gcc -O2 -c m4.c & wa
     ),
 ];
 
-/// Measures all of them.
-pub fn run(report: &mut Report, scale: Scale) {
+/// That of a quick run, with redis.
+const QUICK_SCRIPTS: [Script; 1] = [("sqlite", 12, SQLITE)];
+
+/// COUNT stands for a number of rows.
+const SQLITE: &str = "exec sqlite3 -cmd 'pragma cache_size=-400000; pragma temp_store=memory;' :memory: \"
+create table t(a integer primary key, b text, c real);
+with recursive n(i) as (select 1 union all select i + 1 from n where i < COUNT)
+  insert into t select i, 'row ' || i || ' of many, with some text', i * 1.5 from n;
+create index x on t(b); select count(*), sum(c) from t where b like '%99%';
+select count(*) from t u join t v on v.a = u.a * 7 % COUNT + 1; select b from t order by c desc limit 3;\"";
+const ROWS: &str = "700000";
+const QUICK_ROWS: &str = "150000";
+
+/// Where nothing has to leave.
+const FAR: u64 = 4 << 30;
+
+const FIGURE: Figure = Figure { unit: "s", digits: 2, of: |ran| ran.seconds };
+
+/// The most that is wanted of the rival's time.
+fn goal(program: &str) -> &'static str {
+    if program == MEAN { "0.80" } else { "1.05" }
+}
+
+/// Compares with each of `rivals`: the costs where nothing has to leave, and the rest at equal total memory.
+pub fn run(report: &mut Report, rivals: &[Rival], scale: Scale) {
     report.section("uzswap run, real programs");
-    if let Some(reason) = missing() {
-        return report.skip("programs", reason);
+    let rivals = duel::present(report, "programs", rivals);
+    if rivals.is_empty() {
+        return;
     }
+    let dir = tempfile::tempdir().expect("a directory");
+    let work = scale.of(redis::FULL, redis::QUICK);
+    let client = || redis::client(dir.path(), &work);
+    let redis = Load { words: redis::words(dir.path()), client: Some(&client) };
+    let scripts = scale.of(&SCRIPTS[..], &QUICK_SCRIPTS).iter().map(|&(name, cap, script)| {
+        (name, cap, Load::script(&script.replace("COUNT", scale.of(ROWS, QUICK_ROWS))))
+    });
+    let all = scripts.chain([("redis", work.cap, redis)]);
+
     let rounds = scale.of(ROUNDS, 1);
-    report.say(format!(
-        "{rounds} rounds in turn; seconds; load {}",
-        std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim()
-    ));
-    report.table(&[
-        "program",
-        "alone s",
-        "kernel s",
-        "uzswap s",
-        "ratio",
-        "each round",
-        "far",
-        "peak of ours / cap",
-    ]);
-    let mut middles = Vec::new();
-    let mut far_middles = Vec::new();
-    for (name, cap, script) in PROGRAMS {
-        if scale == Scale::Quick && name != QUICK {
-            continue;
+    report.say(format!("With {} GiB, where nothing has to leave; {rounds} rounds in turn.", FAR >> 30));
+    report.table(&["program", "alone s", "uzswap s", "ratio", "each round"]);
+    let (mut contests, mut middles, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, cap, load) in all {
+        if let Some((prints, middle)) = without_pressure(report, name, &load, rounds) {
+            middles.push(middle);
+            contests.push(Contest { name: name.to_owned(), load, cap: cap << 20, prints: Some(prints) });
+        } else {
+            missing.push(name);
         }
-        let words = ["-c".to_owned(), script.to_owned()];
-        let (mut alone, mut theirs, mut own, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut far, mut peaks) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            let (expected, seconds, _) = timed(Command::new("sh").args(&words), || 0);
-            alone.push(seconds);
-            let (text, with_room, _) = ours(4 << 30, "/bin/sh".as_ref(), &words);
-            assert_eq!(text, expected, "{name}: another result");
-            far.push(with_room / seconds);
-            let kernel = Kernel::start("lzo");
-            let (text, kernel_seconds, pool) = kernel.run(cap << 20, Command::new("sh").args(&words));
-            drop(kernel);
-            if text.is_empty() {
-                // The kernel killed it for want of memory.
-                continue;
-            }
-            assert_eq!(text, expected, "{name}: another result under the kernel's zswap");
-            let (text, our_seconds, peak) = ours((cap << 20) + pool, "/bin/sh".as_ref(), &words);
-            assert_eq!(text, expected, "{name}: another result");
-            theirs.push(kernel_seconds);
-            own.push(our_seconds);
-            ratios.push(our_seconds / kernel_seconds);
-            peaks.push(peak);
-        }
-        far_middles.push(median(far.clone()).0);
-        if ratios.is_empty() {
-            let (alone, far) = (format!("{:.2}", median(alone).0), format!("{:.3}", median(far).0));
-            let none = || "-".to_owned();
-            let why = "no round ended for both".to_owned();
-            report.row([name.to_owned(), alone, none(), none(), none(), why, far, none()]);
-            continue;
-        }
-        let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
-        middles.push(median(ratios.clone()).0);
-        report.row([
-            name.to_owned(),
-            format!("{:.2}", median(alone).0),
-            format!("{:.2}", median(theirs).0),
-            format!("{:.2}", median(own).0),
-            format!("{:.2}", median(ratios).0),
-            each.join(" "),
-            format!("{:.3}", median(far).0),
-            format!("{:.3}", median(peaks).2),
-        ]);
     }
-    report.bars("programs", &["alone s", "kernel s", "uzswap s"]);
-    report.say(format!(
-        "Geometric mean: {:.2} of the kernel's time (goal 0.80); {:.3} of the time alone where nothing leaves (goal 1.01).",
-        geometric_mean(middles),
-        geometric_mean(far_middles)
-    ));
+    for name in missing {
+        report.skip(&format!("programs, {name}"), "it does not run here");
+    }
+    if contests.is_empty() {
+        return;
+    }
+    report.say(format!("Geometric mean of the ratios: {:.3} (goal 1.01).", geometric_mean(middles)));
+
+    let mut ratios = duel::compare(report, "program", &rivals, &contests, &FIGURE, scale);
+    ratios.push_means();
+    ratios.show(report, "programs", goal);
+}
+
+/// A program alone and with room under `uzswap run`: what it prints, and the middle of the ratios. `None`: it does not run
+/// here.
+fn without_pressure(
+    report: &mut Report,
+    name: &str,
+    load: &Load<'_>,
+    rounds: usize,
+) -> Option<(String, f64)> {
+    let (mut alone, mut with_room, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut prints = None;
+    for _ in 0..rounds {
+        let ran = measured(&mut load.command(), None, load.client, |_| 0)?;
+        let own = ours::run(FAR, None, load).unwrap_or_else(|| panic!("{name} does not end with room"));
+        assert_eq!(own.ran.text, ran.text, "{name}: another result");
+        alone.push(ran.seconds);
+        with_room.push(own.ran.seconds);
+        ratios.push(own.ran.seconds / ran.seconds);
+        prints = Some(ran.text);
+    }
+    let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.3}")).collect();
+    let middle = median(ratios).0;
+    report.row([
+        name.to_owned(),
+        format!("{:.2}", median(alone).0),
+        format!("{:.2}", median(with_room).0),
+        format!("{middle:.3}"),
+        each.join(" "),
+    ]);
+    Some((prints?, middle))
 }

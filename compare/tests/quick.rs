@@ -16,7 +16,14 @@ fn a_quick_run_of_every_measurement() {
     assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
 
     let report = fs::read_to_string(out.path().join("BENCHMARKS.md")).expect("it was written");
-    for section in ["Compressors", "The engine", "Eviction policies", "The swap device", "uzswap run"] {
+    for section in [
+        "Compressors",
+        "The engine",
+        "Eviction policies",
+        "The swap device",
+        "uzswap run",
+        "A parallel build",
+    ] {
         assert!(report.contains(&format!("\n## {section}")), "{section}: {report}");
     }
     let plot = fs::read_to_string(out.path().join("docs/plots/codecs.svg")).expect("it was drawn");

@@ -67,6 +67,12 @@ impl Directory {
         made
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Makes a sparse file of `len` bytes.
     ///
     /// # Panics

@@ -12,8 +12,9 @@ const USAGE: &str = "usage: cargo xtask demo | test | bench WHAT [FILE...]
   demo  let the kernel swap a program to uzswap, check every page, print what was saved
         (as root; without, the same engine inside one process)
   test  install what the tests need and run all of them, as CI does
-  bench measure `codecs`, `engine`, `policy` or, as root, `device`, `run` or `programs`, on raw 4096-byte pages of FILEs or the
-        memory of programs started for it; `all` measures everything and writes BENCHMARKS.md; `counts` counts instructions";
+  bench measure `codecs`, `engine`, `policy` or, as root, `device`, `run`, `programs` or `founding`, on raw 4096-byte pages of
+        FILEs or the memory of programs started for it; `all` measures everything and writes BENCHMARKS.md; `counts` counts
+        instructions";
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
