@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -99,6 +100,55 @@ fn without_the_right_it_says_what_it_takes() {
     let text = String::from_utf8_lossy(&done.stderr);
     assert_eq!(done.status.code(), Some(1), "{text}");
     assert!(text.starts_with("uzswap: run: ") && text.contains("CAP_SYS_PTRACE"), "{text}");
+    assert!(!std::path::Path::new("/tmp/uzswap-was-here").exists(), "it was started all the same");
+    assert_eq!(left(&uzswap), 0);
+}
+
+/// A filter such as containers have, that knows no userfaultfd.
+#[test]
+fn where_seccomp_refuses_it_says_so() {
+    const NEW: u32 = 0xAA00; // USERFAULTFD_IOC_NEW, of linux/userfaultfd.h
+    let load = |offset: u32| libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: offset };
+    let unless = |value: i64, skipped: u8| libc::sock_filter {
+        code: 0x15,
+        jt: 0,
+        jf: skipped,
+        k: u32::try_from(value).expect("a number of a call"),
+    };
+    let end = |action: u32| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: action };
+    let refusal = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
+    // The number of the call is at 0, the low half of its second argument at 24.
+    let mut filter = [
+        load(0),
+        unless(libc::SYS_userfaultfd, 1),
+        end(refusal),
+        unless(libc::SYS_ioctl, 3),
+        load(24),
+        unless(NEW.into(), 1),
+        end(refusal),
+        end(libc::SECCOMP_RET_ALLOW),
+    ];
+    if !under::possible("where_seccomp_refuses_it_says_so") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let mut command = uzswap.command(&["run", "--", "touch", "/tmp/uzswap-was-here"]);
+    // SAFETY: two system calls, which take what was made before the fork.
+    unsafe {
+        command.pre_exec(move || {
+            let program = libc::sock_fprog { len: 8, filter: filter.as_mut_ptr() };
+            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+            {
+                return Ok(());
+            }
+            Err(std::io::Error::last_os_error())
+        });
+    }
+    let done = tests::instance::ended(&mut command, LIMIT).expect("it ends");
+    let text = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("uzswap: run: ") && text.contains("seccomp"), "{text}");
     assert!(!std::path::Path::new("/tmp/uzswap-was-here").exists(), "it was started all the same");
     assert_eq!(left(&uzswap), 0);
 }

@@ -80,8 +80,7 @@ mod tests {
         for chain in 4..=16 {
             let (classes, class_of) = table(chain);
             for size in 1..=PAGE_SIZE {
-                let class =
-                    usize::from(class_of[size.max(SMALLEST).next_multiple_of(STEP) / STEP - SMALLEST / STEP]);
+                let class = usize::from(class_of[size.max(SMALLEST).div_ceil(STEP) - SMALLEST / STEP]);
                 assert!(classes[class].size >= size);
                 assert!(class == 0 || classes[class - 1].size < size.max(SMALLEST).next_multiple_of(STEP));
             }
