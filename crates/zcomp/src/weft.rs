@@ -14,11 +14,14 @@ mod bytes;
 mod words;
 
 use crate::registry::full_name;
-use crate::{CompressError, Compressor, Context, DecompressError, Page};
+use crate::{CompressError, Compressor, Context, DecompressError, PAGE_SIZE, Page};
 
 /// First byte of a compressed page.
 const WORDS: u8 = 0;
 const BYTES: u8 = 1;
+
+/// More than this is poor, and words are tried even where the first quarter spoke against them.
+const POOR: usize = PAGE_SIZE * 5 / 8;
 
 /// The `weft` compressor.
 pub(crate) struct Weft {
@@ -59,8 +62,12 @@ struct WeftContext {
 impl Context for WeftContext {
     fn compress(&mut self, page: &Page, out: &mut [u8]) -> Result<usize, CompressError> {
         let (mode, body) = out.split_first_mut().ok_or(CompressError::NoRoom)?;
-        let words = self.words.look(page);
+        let mut words = self.words.look(page);
         let bytes = words.is_none_or(|words| words.is_doubtful()).then(|| self.bytes.look(page));
+        if bytes.is_some_and(|bytes| bytes > POOR) {
+            // Noise between words, as in tables of keys or digests: what few words there are may be all there is.
+            words = words.or_else(|| Some(self.words.look_on()));
+        }
         let len = match (words, bytes) {
             (Some(words), bytes) if bytes.is_none_or(|bytes| words.len() <= bytes) => {
                 *mode = WORDS;

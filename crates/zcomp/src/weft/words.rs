@@ -261,12 +261,15 @@ impl Memory {
         work.seen.as_flattened_mut().fill(0);
         work.found = Found::default();
         work.choose(simd, 0..QUARTER);
-        if work.found.raw > RAW_QUARTER {
-            return None;
-        }
-        work.choose(simd, QUARTER..BLOCKS);
+        if work.found.raw > RAW_QUARTER { None } else { Some(self.look_on()) }
+    }
+
+    /// The rest of what [`Memory::look`] does, where that stopped after the first quarter.
+    pub(super) fn look_on(&mut self) -> Found {
+        let [work] = &mut *self.work;
+        work.choose(self.simd, QUARTER..BLOCKS);
         work.group();
-        Some(work.found)
+        work.found
     }
 
     /// Writes what was found. Returns the length, or `None` where `out` is too small.
