@@ -52,14 +52,28 @@ pub struct Cgroup {
 }
 
 /// Kills the members of a cgroup and removes it; the memory of the dead is given back a little later.
-const REMOVE: &str = r#"xargs -r kill -KILL < "$1/cgroup.procs"; rmdir "$1""#;
+const REMOVE: &str = r#"[ -d "$1" ] || exit 0; xargs -r kill -KILL < "$1/cgroup.procs"; rmdir "$1""#;
 
 impl Cgroup {
-    /// Makes a cgroup that may keep `limit` bytes in RAM and swap the rest.
+    /// Makes a cgroup that may keep `limit` bytes in RAM and swap the rest, and sooner swaps than gives up file pages.
     ///
     /// # Errors
     /// As for writing the cgroup's files; `Unsupported` when the machine has no memory cgroups.
     pub fn new(limit: u64) -> io::Result<Cgroup> {
+        let cgroup = Cgroup::plain(limit)?;
+        let swappiness = cgroup.path.join("memory.swappiness");
+        // Version 2 has none.
+        if swappiness.exists() {
+            fs::write(swappiness, "100")?;
+        }
+        Ok(cgroup)
+    }
+
+    /// The same with the swappiness of the group above it, which is the kernel's default where nobody has changed it.
+    ///
+    /// # Errors
+    /// As [`Cgroup::new`].
+    pub fn plain(limit: u64) -> io::Result<Cgroup> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("uzswap-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
         let Some(root) = memory_root() else { return Err(io::ErrorKind::Unsupported.into()) };
@@ -71,14 +85,10 @@ impl Cgroup {
                 (dir.join(name), "memory.max")
             }
         };
-        fs::create_dir(&path)?;
         let removed = Undo::by(&["sh", "-c", REMOVE, "sh", path.to_str().unwrap_or_default()])?;
+        fs::create_dir(&path)?;
         let cgroup = Cgroup { path, limit_file, _removed: removed };
         cgroup.set_limit(limit)?;
-        if let Root::V1(_) = root {
-            // Anonymous pages go first: it is they that this is about.
-            fs::write(cgroup.path.join("memory.swappiness"), "100")?;
-        }
         Ok(cgroup)
     }
 

@@ -1,13 +1,13 @@
 //! A running `hog` in a memory cgroup.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::cgroup::Cgroup;
-use crate::{programs, wait};
+use crate::process::Running;
+use crate::programs;
 
 /// What a hog answered, or why it did not.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,9 +25,8 @@ pub enum Answer {
 /// A hog. Dropping it kills it and removes its cgroup.
 #[derive(Debug)]
 pub struct Hog {
-    child: Child,
-    answers: Receiver<String>,
-    // After the child: the cgroup can go only when it is empty.
+    program: Running,
+    // After the program: the cgroup can go only when it is empty.
     cgroup: Cgroup,
 }
 
@@ -41,33 +40,21 @@ impl Hog {
         let cgroup = Cgroup::new(limit_mib << 20)?;
         let mut command = Command::new(program);
         command.arg(mib.to_string()).arg(cgroup.path());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let (send, answers) = mpsc::channel();
-        if let Some(out) = child.stdout.take() {
-            std::thread::spawn(move || {
-                for line in BufReader::new(out).lines().map_while(Result::ok) {
-                    if send.send(line).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        Ok(Hog { child, answers, cgroup })
+        let program = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        Ok(Hog { program, cgroup })
     }
 
     /// Tells it what to do: `check`, `churn` or `run`. One that has died is found out by [`Hog::answer`].
     pub fn tell(&mut self, what: &str) {
-        if let Some(input) = &mut self.child.stdin {
-            let _ = writeln!(input, "{what}");
-        }
+        let _ = self.program.tell(what);
     }
 
     /// Its next answer, waited for at most `limit`.
     pub fn answer(&mut self, limit: Duration) -> Answer {
-        let line = match self.answers.recv_timeout(limit) {
+        let line = match self.program.line(limit) {
             Ok(line) => line,
-            Err(RecvTimeoutError::Timeout) => return Answer::Late,
-            Err(RecvTimeoutError::Disconnected) => return Answer::Gone,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Answer::Late,
+            Err(_) => return Answer::Gone,
         };
         let mut words = line.split(' ');
         let ok = words.next() == Some("ok");
@@ -97,15 +84,7 @@ impl Hog {
     /// # Errors
     /// `TimedOut` when it still runs after `limit`.
     pub fn exit(&mut self, limit: Duration) -> io::Result<ExitStatus> {
-        wait::exit(&mut self.child, limit)
-    }
-}
-
-impl Drop for Hog {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        // One that waits for a swap device that answers nobody cannot be waited for either.
-        let _ = wait::exit(&mut self.child, Duration::from_secs(20));
+        self.program.exit(limit)
     }
 }
 

@@ -1,15 +1,16 @@
 //! A running `uzswap swapon`, in a run directory of its own.
 
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 use undo::Undo;
 
+use crate::process::{self, Running};
 use crate::{programs, wait};
 
 /// How long a command that brings no pages back may take.
@@ -20,14 +21,12 @@ pub const DRAIN: Duration = Duration::from_secs(180);
 /// Runs a program to its end.
 ///
 /// # Errors
-/// `TimedOut` when it took longer than `limit`; it is killed then.
+/// `TimedOut` when it took longer than `limit`; it is killed then, and all that descend from it.
 pub fn ended(command: &mut Command, limit: Duration) -> io::Result<Output> {
     // Into files, which a server that stays in the background may keep open: a pipe would have no end.
     let (out, err) = (tempfile::NamedTempFile::new()?, tempfile::NamedTempFile::new()?);
-    let mut child = command.stdin(Stdio::null()).stdout(out.reopen()?).stderr(err.reopen()?).spawn()?;
-    let status = wait::exit(&mut child, limit).inspect_err(|_| {
-        let _ = child.kill();
-    })?;
+    command.stdin(Stdio::null()).stdout(out.reopen()?).stderr(err.reopen()?);
+    let status = Running::start(command)?.exit(limit)?;
     Ok(Output { status, stdout: std::fs::read(out.path())?, stderr: std::fs::read(err.path())? })
 }
 
@@ -143,25 +142,19 @@ impl<'a> Instance<'a> {
     pub fn start(uzswap: &'a Uzswap, name: &str, args: &[&str]) -> io::Result<Instance<'a>> {
         let mut command = uzswap.command(&["swapon", "--foreground", "--name", name]);
         let mut child = command.args(args).stdout(Stdio::piped()).spawn()?;
-        let (send, line) = mpsc::channel();
-        let out = child.stdout.take();
-        std::thread::spawn(move || {
-            let line = out.map(|out| BufReader::new(out).lines().next());
-            let _ = send.send(line.flatten().and_then(Result::ok));
-        });
+        let lines = process::lines(child.stdout.take());
         let mut instance = Instance { uzswap, name: name.to_owned(), device: PathBuf::new(), child };
-        match line.recv_timeout(COMMAND) {
-            Ok(Some(device)) => instance.device = device.into(),
-            Ok(None) => {
-                return Err(io::Error::other("uzswap swapon --foreground ended without naming a device"));
-            }
-            Err(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "uzswap swapon does not name its device",
-                ));
-            }
-        }
+        instance.device = lines
+            .recv_timeout(COMMAND)
+            .map_err(|error| match error {
+                RecvTimeoutError::Timeout => {
+                    io::Error::new(io::ErrorKind::TimedOut, "uzswap swapon does not name its device")
+                }
+                RecvTimeoutError::Disconnected => {
+                    io::Error::other("uzswap swapon --foreground ended without naming a device")
+                }
+            })?
+            .into();
         Ok(instance)
     }
 
@@ -177,12 +170,10 @@ impl<'a> Instance<'a> {
         self.child.id()
     }
 
-    /// The server's process that turns the area off, and the child of that process which is about to, if it is.
-    ///
-    /// # Panics
-    /// When the former is not there.
+    /// The server's process that turns the area off, and the child of that process which is about to, if it is. `None`: the
+    /// server has ended.
     #[must_use]
-    pub fn swapoff_processes(&self) -> (u32, Option<u32>) {
+    pub fn swapoff_processes(&self) -> Option<(u32, Option<u32>)> {
         let child = |parent: u32| {
             let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
             children.unwrap_or_default().split_whitespace().filter_map(|child| child.parse().ok()).find(
@@ -192,8 +183,8 @@ impl<'a> Instance<'a> {
                 },
             )
         };
-        let waiting = child(self.pid()).expect("it is the server's child");
-        (waiting, child(waiting))
+        let waiting = child(self.pid())?;
+        Some((waiting, child(waiting)))
     }
 
     /// A number of its status.

@@ -2,20 +2,12 @@
 
 use std::path::Path;
 
-/// Prints that the test `name` does not run, and why.
-///
-/// # Panics
-/// When the environment variable CI is set: there, a test that does not run is a failed test.
-pub fn skip(name: &str, reason: &str) {
-    assert!(std::env::var_os("CI").is_none(), "SKIP {name}: {reason} (a failure, because CI is set)");
-    println!("SKIP {name}: {reason}");
-}
+pub use undo::need::skip;
 
 /// What is missing for a swap device of the real kernel, if anything.
 #[must_use]
 pub fn missing_for_swap() -> Option<&'static str> {
-    // SAFETY: geteuid takes nothing and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
+    if !undo::need::is_root() {
         return Some("only root may turn swap on");
     }
     if !Path::new("/dev/fuse").exists() {

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tempfile::TempDir;
 use undo::Undo;
+use undo::storage;
+pub use undo::storage::done;
 
 /// An option: pool bytes that a quarter of the pages of a hog fit in.
 pub const POOL: &str = "max_pool_bytes=4194304";
@@ -17,20 +18,6 @@ pub const POOL: &str = "max_pool_bytes=4194304";
 #[must_use]
 pub fn behind(backing: &Path) -> [&str; 6] {
     ["--size", "128M", "--backing", backing.to_str().expect("a temporary path is ASCII"), "-o", POOL]
-}
-
-/// Runs a program that is to succeed, and gives what it printed.
-///
-/// # Panics
-/// When it does not.
-pub fn done(words: &[&str]) -> String {
-    let output = Command::new(words[0]).args(&words[1..]).output().expect(words[0]);
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
-}
-
-fn undo(words: &[&str]) -> Undo {
-    Undo::by(words).expect("a shell")
 }
 
 fn text(path: &Path) -> &str {
@@ -61,9 +48,13 @@ impl Directory {
     /// When it cannot be mounted.
     #[must_use]
     pub fn tmpfs(mib: u32) -> Directory {
+        Directory::mounted(&["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"])
+    }
+
+    /// With a file system of its own: `arguments` of `mount`.
+    fn mounted(arguments: &[&str]) -> Directory {
         let mut made = Directory::plain();
-        done(&["mount", "-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs", text(made.dir.path())]);
-        made.mounted = Some(undo(&["umount", text(made.dir.path())]));
+        made.mounted = Some(storage::mount(arguments, made.dir.path()));
         made
     }
 
@@ -112,10 +103,8 @@ impl LoopDevice {
     /// When that fails.
     #[must_use]
     pub fn on(file: &Path) -> LoopDevice {
-        let path = done(&["losetup", "--find", "--show", text(file)]);
-        // Read-only would outlive what is on the device.
-        let script = r#"blockdev --setrw "$1"; losetup --detach "$1""#;
-        LoopDevice { _detached: undo(&["sh", "-c", script, "sh", &path]), path: path.into() }
+        let (path, detached) = storage::attach(file);
+        LoopDevice { path, _detached: detached }
     }
 
     /// The device node.
@@ -130,10 +119,7 @@ impl LoopDevice {
     /// When that fails.
     #[must_use]
     pub fn mount(&self) -> Directory {
-        let mut at = Directory::plain();
-        done(&["mount", text(&self.path), text(at.dir.path())]);
-        at.mounted = Some(undo(&["umount", text(at.dir.path())]));
-        at
+        Directory::mounted(&[text(&self.path)])
     }
 
     /// Has the kernel swap to it, after everything else, until the guard is dropped.
@@ -142,8 +128,7 @@ impl LoopDevice {
     /// When that fails.
     #[must_use]
     pub fn swapon(&self) -> Undo {
-        done(&["swapon", "--priority", "0", text(&self.path)]);
-        undo(&["swapoff", text(&self.path)])
+        storage::swapon(&self.path)
     }
 
     /// Makes every write to it fail from now on.

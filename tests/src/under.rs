@@ -70,13 +70,11 @@ pub fn alone(command: &[&str]) -> Output {
 /// Whether programs can be paged here; if not, it has been said.
 #[must_use]
 pub fn possible(name: &str) -> bool {
-    // SAFETY: geteuid takes nothing and cannot fail.
-    let is_root = unsafe { libc::geteuid() } == 0;
     let reason = if !cfg!(target_arch = "x86_64") {
         "it is for x86-64"
     } else if !Path::new("/proc/sys/vm/unprivileged_userfaultfd").exists() {
         "this kernel has no userfaultfd"
-    } else if !is_root {
+    } else if !undo::need::is_root() {
         "fork events of userfaultfd take CAP_SYS_PTRACE"
     } else {
         return true;

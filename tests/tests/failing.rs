@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 use tests::hog::{ANSWER, Answer, Hog, assert_right, small};
@@ -27,17 +28,45 @@ fn survives(uzswap: &Uzswap, backing: &Path, broken: Broken, breaks: impl FnOnce
     assert!(instance.number("on_device_bytes").expect("status") > 8 << 20, "much of it is on the device");
     assert_eq!(instance.number("device_errors").expect("status"), 0);
     breaks();
-    match hog.ask("churn", ANSWER) {
-        Answer::Gone => {}
-        Answer::Right(..) if broken == Broken::Writing => {
-            assert!(!matches!(hog.ask("churn", ANSWER), Answer::Wrong(_) | Answer::Late));
+    let first = hog.ask("churn", ANSWER);
+    match broken {
+        Broken::Content => assert_eq!(first, Answer::Gone, "not told"),
+        Broken::Writing => {
+            right_or_out_of_memory(&mut hog, &first);
+            churns(&mut hog);
         }
-        answer => panic!("{answer:?}: not right, not told"),
     }
     let number = |key| instance.number(key).expect(key);
     assert!(number("device_errors") + number("decompress_fail") > 0, "the failure is counted");
     drop(hog);
     serves_on(uzswap, instance);
+}
+
+/// The kernel keeps the pages that it cannot write, and kills a program when it has no room for them. A page that was lost ends
+/// a program too, but by SIGBUS.
+fn right_or_out_of_memory(hog: &mut Hog, answer: &Answer) {
+    match answer {
+        Answer::Right(..) => {}
+        Answer::Gone => {
+            let death = hog.exit(ANSWER).expect("the program ends").signal();
+            assert_eq!(death, Some(libc::SIGKILL), "killed for want of memory, and for nothing else");
+        }
+        Answer::Wrong(_) | Answer::Late => panic!("{answer:?}: not right, not told"),
+    }
+}
+
+/// One that is dead already stays so.
+fn churns(hog: &mut Hog) {
+    let answer = hog.ask("churn", ANSWER);
+    right_or_out_of_memory(hog, &answer);
+}
+
+/// More than there may be room for.
+fn filled() -> Hog {
+    let mut hog = Hog::start(&programs::sibling("hog"), 64, 16).expect("a hog in a cgroup");
+    let answer = hog.answer(ANSWER);
+    right_or_out_of_memory(&mut hog, &answer);
+    hog
 }
 
 /// With room in the pool, a program that lives on the cache alone stays right.
@@ -66,13 +95,8 @@ fn no_backing_and_a_full_pool() {
     alone("no_backing_and_a_full_pool", |uzswap| {
         let arguments = ["--size", "128M", "-o", POOL];
         let instance = Instance::start(uzswap, "failing", &arguments).expect("swapon");
-        let mut hog = Hog::start(&programs::sibling("hog"), 64, 16).expect("a hog in a cgroup");
-        match hog.answer(ANSWER) {
-            Answer::Right(..) => {
-                assert!(!matches!(hog.ask("churn", ANSWER), Answer::Wrong(_) | Answer::Late));
-            }
-            answer => assert_eq!(answer, Answer::Gone, "killed, never wrong, never waiting"),
-        }
+        let mut hog = filled();
+        churns(&mut hog);
         let number = |key| instance.number(key).expect(key);
         assert!(number("swap_out_fail") > 0, "the kernel was told");
         assert_eq!(number("device_errors") + number("decompress_fail"), 0);
@@ -90,13 +114,8 @@ fn a_file_system_that_is_full() {
         let tiny = Directory::tmpfs(8);
         let backing = tiny.file("backing", 128 << 20);
         let instance = Instance::start(uzswap, "failing", &behind(&backing)).expect("swapon");
-        let mut hog = Hog::start(&programs::sibling("hog"), 64, 16).expect("a hog in a cgroup");
-        match hog.answer(ANSWER) {
-            Answer::Right(..) => {
-                assert!(!matches!(hog.ask("churn", ANSWER), Answer::Wrong(_) | Answer::Late));
-            }
-            answer => assert_eq!(answer, Answer::Gone, "killed, never wrong, never waiting"),
-        }
+        let mut hog = filled();
+        churns(&mut hog);
         assert!(instance.number("device_errors").expect("status") > 0, "the file has failed");
         assert!(instance.number("swap_out_fail").expect("status") > 0, "and the kernel was told");
         drop(hog);
@@ -175,8 +194,7 @@ fn a_limit_on_the_size_of_files() {
         fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).expect("to be run");
         let uzswap = Uzswap::new(&script).expect("a run directory");
         let instance = Instance::start(&uzswap, "failing", &behind(&backing)).expect("swapon");
-        let mut hog = Hog::start(&programs::sibling("hog"), 64, 16).expect("a hog in a cgroup");
-        assert!(!matches!(hog.answer(ANSWER), Answer::Wrong(_) | Answer::Late));
+        let hog = filled();
         assert!(instance.number("device_errors").expect("the server lives") > 0, "the file has failed");
         drop(hog);
         serves_on(&uzswap, instance);

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use swapdev::{Attach, Errno, Page, PageStore, Transport, Via};
 use tests::machine::Machine;
-use tests::{need, wait};
+use tests::need;
+use tests::process::Running;
 use zswap::{Counter, Keep, Options, PAGE_SIZE, Profile, SwapEntry, Zswap};
 
 const PAGES: u32 = 16 << 10;
@@ -57,10 +58,8 @@ impl PageStore for Cache {
 
 /// Runs a program to its end.
 fn ends_well(command: &mut Command) {
-    let mut child = command.stdin(Stdio::null()).spawn().expect("it starts");
-    let status = wait::exit(&mut child, Duration::from_secs(240)).inspect_err(|_| {
-        let _ = child.kill();
-    });
+    let mut program = Running::start(command.stdin(Stdio::null())).expect("it starts");
+    let status = program.exit(Duration::from_secs(240));
     assert!(status.as_ref().is_ok_and(std::process::ExitStatus::success), "{command:?}: {status:?}");
 }
 

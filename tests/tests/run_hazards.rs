@@ -13,7 +13,11 @@ fn case(name: &str) {
     let program = programs::sibling("hazards");
     let done = under::run(&uzswap, "64M", &[], &[program.to_str().expect("a name"), name]);
     assert!(done.output.status.success(), "{:?}", done.output);
-    assert_eq!(done.text(), format!("{name} right\n"));
+    // What comes before is of parts that this machine cannot do.
+    let text = done.text();
+    let Some(skipped) = text.strip_suffix(&format!("{name} right\n")) else { panic!("{text}") };
+    print!("{skipped}");
+    assert!(skipped.lines().all(|line| line.starts_with("SKIP ")), "{text}");
     assert!(done.number("evicted_pages") > 2000, "{} pages were out", done.number("evicted_pages"));
     assert!(done.number("restored_pages") > 500, "{} pages came back", done.number("restored_pages"));
     assert_eq!(done.number("lost_pages"), 0);

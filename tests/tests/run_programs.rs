@@ -159,7 +159,6 @@ print(total, int(numpy.sort(grid.ravel()[::-1])[::50000].sum()), int(numpy.cumsu
 }
 
 /// The stressors that check their own memory, with more of it than fits, and those that fork, segfault and give up memory.
-/// Not the one called mmap: it locks more than the cap by chance, and what is locked cannot leave.
 #[test]
 fn stress_ng() {
     const NAME: &str = "stress_ng";

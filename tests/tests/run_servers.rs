@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use tests::instance::{Uzswap, ended};
+use tests::process::Running;
 use tests::{need, under, wait};
 
 /// The user that databases run as where root may not: `nobody`.
@@ -15,7 +16,7 @@ const NOBODY: u32 = 65534;
 
 /// A server under `uzswap run`.
 struct Server {
-    child: Child,
+    run: Running,
     stats: PathBuf,
 }
 
@@ -26,25 +27,16 @@ impl Server {
         let all: Vec<_> = args.iter().chain(command).copied().collect();
         let log = fs::File::create(dir.join("log")).expect("a file");
         let mut run = uzswap.command(&all);
-        let child = run.stdout(log.try_clone().expect("a descriptor")).stderr(log).stdin(Stdio::null());
-        Server { child: child.spawn().expect("it starts"), stats }
+        run.stdout(log.try_clone().expect("a descriptor")).stderr(log);
+        Server { run: Running::start(&mut run).expect("it starts"), stats }
     }
 
     /// Waits for its end; its figures.
     fn end(mut self) -> Value {
-        let status = wait::exit(&mut self.child, under::LIMIT).expect("it ends");
+        let status = self.run.exit(under::LIMIT).expect("it ends");
         assert!(status.success(), "{status}");
         let text = fs::read_to_string(&self.stats).expect("the stats");
         serde_json::from_str(&text).expect("JSON")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
     }
 }
 
@@ -58,7 +50,7 @@ fn said(command: &[&str]) -> String {
 
 /// Waits until a client is answered.
 fn answers(command: &[&str]) {
-    let client = || Command::new(command[0]).args(&command[1..]).output();
+    let client = || ended(Command::new(command[0]).args(&command[1..]), under::LIMIT);
     let up = wait::until(Duration::from_secs(60), || client().is_ok_and(|done| done.status.success()));
     assert!(up, "{command:?}: the server does not answer");
 }
@@ -115,6 +107,11 @@ fn redis_saves_in_the_background_under_load() {
             "8",
         ])
     };
+    // Without an answer: the server is gone then.
+    let shutdown = || {
+        let mut client = Command::new("redis-cli");
+        drop(ended(client.args(["-s", &socket, "shutdown", "nosave"]), under::LIMIT));
+    };
     let first = server("dump");
     answers(&["redis-cli", "-s", &socket, "ping"]);
     load("set", "200000");
@@ -127,15 +124,14 @@ fn redis_saves_in_the_background_under_load() {
     assert!(saved().contains("rdb_last_bgsave_status:ok"));
     let after = client(&["debug", "digest"]);
     assert_ne!(before, after, "clients wrote meanwhile");
-    // Without an answer: the server is gone then.
-    let _ = Command::new("redis-cli").args(["-s", &socket, "shutdown", "nosave"]).output();
+    shutdown();
     assert_paged(&first.end(), 5000);
     // What was saved is what was there when it was asked for, as another server finds it.
     let second = server("dump");
     answers(&["redis-cli", "-s", &socket, "ping"]);
     assert!(wait::until(under::LIMIT, || client(&["ping"]) == "PONG"), "it does not end loading");
     assert_eq!(client(&["debug", "digest"]), before);
-    let _ = Command::new("redis-cli").args(["-s", &socket, "shutdown", "nosave"]).output();
+    shutdown();
     second.end();
 }
 

@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use swapfile::{DeviceError, Existing, File, Latched, OpenError, PAGE_SIZE, Page, SwapDevice};
 use tempfile::TempDir;
-use undo::Undo;
+use undo::storage::{self, done};
+use undo::{Undo, need};
 
 fn page(seed: u8) -> Page {
     std::array::from_fn(|at| seed.wrapping_mul(31).wrapping_add((at % 251) as u8))
@@ -16,25 +16,7 @@ fn page(seed: u8) -> Page {
 
 /// One test at a time: each changes what is the machine's. `None`: it cannot run here, and has said so.
 fn alone(name: &str) -> Option<fs::File> {
-    let missing = if !rustix::process::geteuid().is_root() {
-        "mounts and loop devices take root"
-    } else if !Path::new("/dev/loop-control").exists() {
-        "no /dev/loop-control"
-    } else {
-        let lock = fs::File::create(std::env::temp_dir().join("uzswap-tests.lock")).unwrap();
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        return Some(lock);
-    };
-    assert!(std::env::var_os("CI").is_none(), "SKIP {name}: {missing} (a failure, because CI is set)");
-    println!("SKIP {name}: {missing}");
-    None
-}
-
-/// Runs a program that is to succeed, and gives what it printed.
-fn sh(words: &[&str]) -> String {
-    let out = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    need::alone(name, &["/dev/loop-control"])
 }
 
 /// A file system of its own, of a kind that lives in RAM.
@@ -47,9 +29,7 @@ struct Mount {
 impl Mount {
     fn new(kind: &str, options: &str) -> Mount {
         let dir = tempfile::tempdir().unwrap();
-        let at = dir.path().to_str().unwrap();
-        sh(&["mount", "-t", kind, "-o", options, "none", at]);
-        Mount { _mounted: Undo::by(&["umount", at]).unwrap(), dir }
+        Mount { _mounted: storage::mount(&["-t", kind, "-o", options, "none"], dir.path()), dir }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -57,7 +37,7 @@ impl Mount {
     }
 
     fn again(&self, options: &str) {
-        sh(&["mount", "-o", &format!("remount,{options}"), self.dir.path().to_str().unwrap()]);
+        done(&["mount", "-o", &format!("remount,{options}"), self.dir.path().to_str().unwrap()]);
     }
 }
 
@@ -71,8 +51,8 @@ struct Loop {
 impl Loop {
     fn on(backing: PathBuf, pages: u64) -> Loop {
         fs::File::create(&backing).unwrap().set_len(pages * 4096).unwrap();
-        let path = sh(&["losetup", "--find", "--show", backing.to_str().unwrap()]);
-        Loop { _attached: Undo::by(&["losetup", "-d", &path]).unwrap(), path: path.into(), backing }
+        let (path, attached) = storage::attach(&backing);
+        Loop { _attached: attached, path, backing }
     }
 }
 
@@ -214,9 +194,7 @@ fn a_block_device_that_cannot_write_is_latched() {
     let small = Loop::on(mount.at("small"), 16);
     let file = File::open(&small.path, 16).unwrap();
     file.discard(0, 16).unwrap();
-    // That outlives what is on the loop device.
-    let _writable = Undo::by(&["blockdev", "--setrw", small.path.to_str().unwrap()]).unwrap();
-    sh(&["blockdev", "--setro", small.path.to_str().unwrap()]);
+    done(&["blockdev", "--setro", small.path.to_str().unwrap()]);
     assert!(matches!(file.write_pages(0, &[page(1)]), Err(DeviceError::Io(_))));
     assert!(read(&file, 0).unwrap() == [0; PAGE_SIZE]);
     drop(file);
@@ -228,22 +206,21 @@ fn what_the_kernel_swaps_to_is_refused() {
     let Some(_alone) = alone("what_the_kernel_swaps_to_is_refused") else { return };
     let dir = tempfile::tempdir().unwrap();
     let below = Loop::on(dir.path().join("disk"), 256);
-    let device = below.path.to_str().unwrap();
-    sh(&["mkswap", device]);
+    done(&["mkswap", below.path.to_str().unwrap()]);
     let before = fs::read(&below.backing).unwrap();
-    sh(&["swapon", device]);
-    let on = Undo::by(&["swapoff", device]).unwrap();
+    let on = storage::swapon(&below.path);
     assert_eq!(File::open(&below.path, 1).err(), Some(OpenError::InUseAsSwap));
     drop(on);
-    assert!(fs::read(&below.backing).unwrap() == before, "nothing was written");
+    // Behind the header the kernel may have put anybody's pages meanwhile.
+    let after = fs::read(&below.backing).unwrap();
+    assert!(after[..PAGE_SIZE] == before[..PAGE_SIZE], "nothing was written");
     assert!(File::open(&below.path, 256).is_ok(), "swapped off, it is free");
     // A file; the kernel wants one without holes.
     let file = dir.path().join("file with a space");
     fs::write(&file, vec![0; 64 * PAGE_SIZE]).unwrap();
-    sh(&["chmod", "600", file.to_str().unwrap()]);
-    sh(&["mkswap", file.to_str().unwrap()]);
-    sh(&["swapon", file.to_str().unwrap()]);
-    let on = Undo::by(&["swapoff", file.to_str().unwrap()]).unwrap();
+    done(&["chmod", "600", file.to_str().unwrap()]);
+    done(&["mkswap", file.to_str().unwrap()]);
+    let on = storage::swapon(&file);
     assert_eq!(File::open(&file, 1).err(), Some(OpenError::InUseAsSwap));
     assert!(File::create(&file, 1, Existing::Replace).is_err());
     assert_eq!(fs::metadata(&file).unwrap().len(), 64 * 4096);

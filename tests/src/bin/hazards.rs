@@ -7,7 +7,9 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tests::need;
 
 const PAGE: usize = 4096;
 const WORDS: usize = PAGE / 8;
@@ -269,7 +271,11 @@ fn direct() {
     std::fs::write(&path, source.bytes(0, 8 << 20)).expect("a file");
     use std::os::unix::fs::OpenOptionsExt;
     let file = std::fs::File::options().read(true).custom_flags(libc::O_DIRECT).open(&path);
-    let file = file.or_else(|_| std::fs::File::open(&path)).expect("it opens");
+    let file = file.or_else(|error| {
+        need::skip("direct", &format!("reads of {} are not direct: {error}", path.display()));
+        std::fs::File::open(&path)
+    });
+    let file = file.expect("it opens");
     let _ = std::fs::remove_file(&path);
     let ballast = Ballast::new();
     let target = Memory::new(8);
@@ -362,6 +368,10 @@ fn kept() {
     locked.fill_all(9);
     // SAFETY: memory of ours.
     let could = unsafe { libc::mlock(locked.address(0), 1 << 20) } == 0;
+    if !could {
+        let why = std::io::Error::last_os_error();
+        need::skip("kept", &format!("locked memory is not looked at, mlock: {why}"));
+    }
     let shared = Memory { base: map(256, READ_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS), pages: 256 };
     shared.fill_all(8);
     // SAFETY: makes a descriptor.
@@ -508,7 +518,6 @@ fn forks() {
 fn bomb() {
     let memory = Memory::new(64);
     memory.fill_all(1);
-    let begun = Instant::now();
     for round in 0..200 {
         // SAFETY: as in `forks`.
         let child = unsafe { libc::fork() };
@@ -523,7 +532,6 @@ fn bomb() {
             assert!(status.success());
             memory.check_all(1);
         }
-        assert!(begun.elapsed() < Duration::from_secs(100), "forks take too long");
     }
 }
 
@@ -566,7 +574,6 @@ fn forever() {
     }
 }
 
-/// Says a number of children and threads about itself, for comparison with a run without anybody.
 /// io_uring with fixed buffers: their pages are pinned for as long as they are registered, and the kernel reads into them
 /// and writes from them without looking at the program's page tables.
 fn fixed() {
@@ -625,6 +632,7 @@ fn crash() {
     std::process::abort();
 }
 
+/// Says how many descriptors it has, for comparison with a run without anybody.
 fn plain() {
     let names = std::fs::read_dir("/proc/self/fd").expect("/proc").count();
     println!("{names} descriptors");
@@ -632,7 +640,7 @@ fn plain() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 17] = [
+    let cases: [(&str, fn()); 16] = [
         ("churn", churn),
         ("calls", calls),
         ("direct", direct),
@@ -649,7 +657,6 @@ fn main() {
         ("daemon", daemon),
         ("forever", forever),
         ("plain", plain),
-        ("none", || {}),
     ];
     let Some((_, case)) = cases.iter().find(|(known, _)| *known == name) else {
         eprintln!("usage: hazards {}", cases.map(|(name, _)| name).join("|"));

@@ -52,7 +52,10 @@ fn a_dead_servers_device_is_turned_off_and_taken_away() {
     let _cleaned = Cleaned(&root);
     // By a cleanup, and by the next device of that name.
     for round in 0..2 {
-        die(&root, "dead", &dir.path().join(format!("backing {round}")));
+        let backing = dir.path().join(format!("backing {round}"));
+        // Where the test is killed: nobody else knows of that run directory.
+        let _detached = undo::storage::detached(&backing);
+        die(&root, "dead", &backing);
         assert_ne!(traces(), before, "it left something");
         assert_eq!(cleanup::leftovers(&root).unwrap(), ["dead"]);
         if round == 0 {

@@ -5,8 +5,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use swapdev::{Device, PAGE_SIZE, Via};
+use undo::storage::done;
 
-use crate::machine::{Plain, alone, config, output, traces};
+use crate::machine::{Plain, alone, config, traces};
 
 const PAGES: usize = 4096;
 
@@ -18,11 +19,11 @@ fn other_tools_see_a_swap_area_and_afterwards_nothing() {
     let store = Plain::new(PAGES);
     let mut device = Device::create(store.clone(), &config(root.path(), "seen")).unwrap();
     let path = device.path().unwrap().to_str().unwrap().to_owned();
-    let seen = output(&["blkid", "-p", "-o", "export", &path]);
+    let seen = done(&["blkid", "-p", "-o", "export", &path]);
     assert!(seen.contains("TYPE=swap"), "{seen}");
     assert!(seen.contains("LABEL="), "{seen}");
     let uuid = seen.lines().find_map(|line| line.strip_prefix("UUID=")).unwrap();
-    assert!(output(&["swaplabel", &path]).contains(uuid));
+    assert!(done(&["swaplabel", &path]).contains(uuid));
     let swaps = fs::read_to_string("/proc/swaps").unwrap();
     let line = swaps.lines().find(|line| line.starts_with(&path)).unwrap_or_else(|| panic!("{swaps}"));
     let fields: Vec<_> = line.split_whitespace().collect();

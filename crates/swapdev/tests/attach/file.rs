@@ -12,8 +12,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use rustix::fs::FallocateFlags;
 use swapdev::fuse::FuseFile;
 use swapdev::{Attach, Errno, PAGE_SIZE, Page, PageStore, Transport, Via};
+use undo::storage::done;
 
-use crate::machine::{Plain, alone, output};
+use crate::machine::{Plain, alone};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const TWO: NonZeroUsize = const { NonZeroUsize::new(2).unwrap() };
@@ -96,7 +97,7 @@ fn the_file_behind_is_roots_and_a_discard_frees() {
     assert_eq!(small.write_at(b"beyond", 256 * 4096).unwrap_err().raw_os_error(), Some(libc::ENOSPC));
     assert_eq!(small.read_at(&mut [0; 16], 256 * 4096).unwrap(), 0, "the end");
     drop(small);
-    output(&[
+    done(&[
         "blkdiscard",
         "-o",
         &(8 * 4096).to_string(),

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use swapdev::{Config, Errno, PAGE_SIZE, Page, PageStore, Via};
+use undo::storage::done;
 
 /// Pages in a vector, and what was asked of them.
 pub struct Plain {
@@ -74,34 +74,7 @@ impl PageStore for Plain {
 /// One test at a time: each looks at all mounts and loop devices of the machine. `None`: the machine does not have what a
 /// device takes, and it has been said.
 pub fn alone(name: &str) -> Option<fs::File> {
-    can(name).then(|| {
-        let lock = fs::File::create(std::env::temp_dir().join("uzswap-tests.lock")).unwrap();
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        lock
-    })
-}
-
-/// Whether the machine has what a device takes; if not, it has been said.
-fn can(name: &str) -> bool {
-    let missing = if !rustix::process::geteuid().is_root() {
-        "only root may make block devices"
-    } else if !Path::new("/dev/fuse").exists() {
-        "no /dev/fuse"
-    } else if !Path::new("/dev/loop-control").exists() {
-        "no /dev/loop-control"
-    } else {
-        return true;
-    };
-    assert!(std::env::var_os("CI").is_none(), "SKIP {name}: {missing} (a failure, because CI is set)");
-    println!("SKIP {name}: {missing}");
-    false
-}
-
-/// Runs a program that is to succeed, and gives what it printed.
-pub fn output(words: &[&str]) -> String {
-    let out = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).into_owned()
+    undo::need::alone(name, &["/dev/fuse", "/dev/loop-control"])
 }
 
 /// FUSE mounts, loop devices and swap areas, by name: what is in use of an area changes by itself.
@@ -109,7 +82,7 @@ pub fn traces() -> [Vec<String>; 3] {
     let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
     let mut fuse = lines(fs::read_to_string("/proc/self/mounts").unwrap());
     fuse.retain(|line| line.contains("fuse"));
-    let loops = lines(output(&["losetup", "-l", "-n", "-O", "NAME"]));
+    let loops = lines(done(&["losetup", "-l", "-n", "-O", "NAME"]));
     let mut swaps = lines(fs::read_to_string("/proc/swaps").unwrap());
     swaps.iter_mut().for_each(|line| *line = line.split_whitespace().next().unwrap_or_default().to_owned());
     [fuse, loops, swaps]
