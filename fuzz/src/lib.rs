@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod engine;
+#[path = "../../crates/zcomp/tests/common/fenced.rs"]
 mod fenced;
 pub mod outside;
 

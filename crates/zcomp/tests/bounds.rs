@@ -3,52 +3,7 @@
 use zcomp::{CompressError, Context, DecompressError, PAGE_SIZE, Page};
 
 mod common;
-
-/// Memory that ends right before a page that nobody may touch: one byte too far is a SIGSEGV, in C too.
-struct Fenced {
-    start: *mut u8,
-    room: usize,
-}
-
-impl Fenced {
-    fn new(room: usize) -> Fenced {
-        let room = room.next_multiple_of(PAGE_SIZE);
-        // SAFETY: a fresh mapping; nothing else is touched.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                room + PAGE_SIZE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        assert_ne!(start, libc::MAP_FAILED);
-        let start: *mut u8 = start.cast();
-        // SAFETY: the last page of the mapping just made.
-        assert_eq!(unsafe { libc::mprotect(start.add(room).cast(), PAGE_SIZE, libc::PROT_NONE) }, 0);
-        Fenced { start, room }
-    }
-
-    /// The last `len` bytes before the fence.
-    fn last(&mut self, len: usize) -> &mut [u8] {
-        assert!(len <= self.room);
-        // SAFETY: within the readable and writable part, and borrowed from `self`.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(self.room - len), len) }
-    }
-
-    fn page(&mut self) -> &mut Page {
-        self.last(PAGE_SIZE).try_into().unwrap()
-    }
-}
-
-impl Drop for Fenced {
-    fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, which nobody borrows any more.
-        unsafe { libc::munmap(self.start.cast(), self.room + PAGE_SIZE) };
-    }
-}
+use common::fenced::Fenced;
 
 /// Compresses into exactly `len` bytes with guard bytes before them and a fence behind.
 fn within(

@@ -7,7 +7,7 @@ use common::Random;
 
 /// Compressed pages of each family by each encoder, with the context that reads them.
 fn streams() -> impl Iterator<Item = (String, Vec<u8>, Box<dyn Context>)> {
-    ["lzo", "lzo-rle", "lz4", "lz4hc", "zstd", "zstd(level=-5)", "deflate"].into_iter().flat_map(|name| {
+    zcomp::names().iter().copied().chain(["zstd(level=-5)", "weft(simd=0)"]).flat_map(|name| {
         common::FAMILIES.into_iter().map(move |family| {
             let mut context = common::context(name);
             let mut out = [0; 2 * PAGE_SIZE];

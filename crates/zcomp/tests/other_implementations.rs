@@ -11,7 +11,7 @@ const ROOM: usize = 2 * PAGE_SIZE;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 
 fn pages() -> Vec<(String, Page)> {
-    common::all_generated(40).chain(common::real(200)).collect()
+    common::all_generated(40).chain(common::real::pages(200)).collect()
 }
 
 fn ours(context: &mut dyn Context, page: &Page) -> Vec<u8> {
@@ -30,7 +30,7 @@ fn check(which: &str, context: &mut dyn Context, theirs: &[u8], page: &Page) {
 #[test]
 fn lzo_and_liblzo2() {
     let Some(mut library) = Liblzo2::open() else {
-        common::skip("lzo_and_liblzo2", "liblzo2.so.2 is not installed (Debian: liblzo2-2)");
+        undo::need::skip("lzo_and_liblzo2", "liblzo2.so.2 is not installed (Debian: liblzo2-2)");
         return;
     };
     let (mut lzo, mut rle) = (common::context("lzo"), common::context("lzo-rle"));
@@ -54,7 +54,10 @@ fn lzo_and_liblzo2() {
 #[test]
 fn lzo_and_liblzo2_agree_on_damage() {
     let Some(mut library) = Liblzo2::open() else {
-        common::skip("lzo_and_liblzo2_agree_on_damage", "liblzo2.so.2 is not installed (Debian: liblzo2-2)");
+        undo::need::skip(
+            "lzo_and_liblzo2_agree_on_damage",
+            "liblzo2.so.2 is not installed (Debian: liblzo2-2)",
+        );
         return;
     };
     let mut random = common::Random(5);

@@ -31,11 +31,7 @@ fn generated_pages_come_back() {
 
 #[test]
 fn real_pages_come_back() {
-    let pages = common::real(400);
-    if pages.is_empty() {
-        println!("SKIP real_pages_come_back: UZSWAP_PAGES names no folder of *.pages files");
-        return;
-    }
+    let pages = common::real::pages(400);
     for name in common::EVERY {
         round_trip(name, pages.iter().cloned());
     }

@@ -118,7 +118,7 @@ fn compressed(context: &mut dyn Context, page: &Page) -> Vec<u8> {
 /// Generated and real pages, and pages of words with every relation that a tag is for.
 fn pages() -> Vec<(String, Page)> {
     let mut pages: Vec<_> = common::all_generated(if cfg!(debug_assertions) { 40 } else { 400 }).collect();
-    pages.extend(common::real(200));
+    pages.extend(common::real::pages(200));
     let mut random = Random(7);
     for number in 0..300 {
         let mut words = [0u64; PAGE_SIZE / 8];

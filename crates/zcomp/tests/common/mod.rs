@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use zcomp::{Compressor, Context, PAGE_SIZE, Page};
 
+pub mod fenced;
 pub mod liblzo2;
+pub mod real;
 
 /// Every compressor with its default parameter, and the ends of each parameter's range.
 pub const EVERY: [&str; 17] = [
@@ -152,32 +154,4 @@ pub fn all_generated(count: u64) -> impl Iterator<Item = (String, Page)> {
     FAMILIES.into_iter().flat_map(move |family| {
         (0..count).map(move |number| (format!("{family} {number}"), generated(family, number)))
     })
-}
-
-/// Pages of real programs, from the folder that UZSWAP_PAGES names: about `count` of each `*.pages` file. Empty without.
-pub fn real(count: usize) -> Vec<(String, Page)> {
-    let Some(folder) = std::env::var_os("UZSWAP_PAGES") else {
-        return Vec::new();
-    };
-    let mut pages = Vec::new();
-    for file in
-        std::fs::read_dir(&folder).unwrap_or_else(|why| panic!("UZSWAP_PAGES={}: {why}", folder.display()))
-    {
-        let path = file.unwrap().path();
-        if path.extension().is_some_and(|end| end == "pages") {
-            let bytes = std::fs::read(&path).unwrap();
-            let (all, _) = bytes.as_chunks::<PAGE_SIZE>();
-            let step = all.len().div_ceil(count).max(1);
-            let named = all.iter().enumerate().step_by(step);
-            pages.extend(named.map(|(at, page)| (format!("{} {at}", path.display()), *page)));
-        }
-    }
-    assert!(!pages.is_empty(), "UZSWAP_PAGES={}: no pages", folder.display());
-    pages
-}
-
-/// Says that a test did nothing, and why; with CI set that is a failure.
-pub fn skip(name: &str, why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{name}: {why}");
-    println!("SKIP {name}: {why}");
 }
