@@ -205,12 +205,21 @@ impl SwapDevice for File {
 
     /// `Io(EIO)` where somebody has cut the file off before the page.
     fn read_page(&self, page: u64, out: &mut Page) -> Result<(), DeviceError> {
-        check_range(self.pages, page, 1)?;
-        let Some(buffers) = self.bounce(out) else { return self.read_into(page, out) };
+        self.read_pages(page, std::slice::from_mut(out))
+    }
+
+    /// As [`File::read_page`].
+    fn read_pages(&self, first: u64, out: &mut [Page]) -> Result<(), DeviceError> {
+        check_range(self.pages, first, run_length(out))?;
+        let Some(buffers) = self.bounce(out.as_ptr()) else {
+            return self.read_into(first, out.as_flattened_mut());
+        };
         let mut buffer = buffers.take();
-        let [aligned, ..] = &mut *buffer else { return Err(Errno::IO.into()) };
-        self.read_into(page, aligned)?;
-        out.copy_from_slice(aligned);
+        for (run, first) in out.chunks_mut(RUN).zip((first..).step_by(RUN)) {
+            let aligned = buffer.get_mut(..run.len()).unwrap_or_default();
+            self.read_into(first, aligned.as_flattened_mut())?;
+            run.copy_from_slice(aligned);
+        }
         Ok(())
     }
 

@@ -63,6 +63,10 @@ impl<D: SwapDevice> SwapDevice for Latched<D> {
         self.device.read_page(page, out)
     }
 
+    fn read_pages(&self, first: u64, out: &mut [Page]) -> Result<(), DeviceError> {
+        self.device.read_pages(first, out)
+    }
+
     fn write_pages(&self, first: u64, data: &[Page]) -> Result<(), DeviceError> {
         self.ask(|device| device.write_pages(first, data))
     }

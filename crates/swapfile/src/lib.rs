@@ -29,6 +29,12 @@ pub trait SwapDevice: Send + Sync {
     /// Reads one page. A page never written reads as zeros or as the device left it.
     fn read_page(&self, page: u64, out: &mut Page) -> Result<(), DeviceError>;
 
+    /// Reads `out.len()` pages from page `first` on, in one request where the device can. After an error the content of `out` is
+    /// undefined.
+    fn read_pages(&self, first: u64, out: &mut [Page]) -> Result<(), DeviceError> {
+        out.iter_mut().zip(first..).try_for_each(|(out, page)| self.read_page(page, out))
+    }
+
     /// Writes `data.len()` pages from page `first` on, in one request where the device can.
     fn write_pages(&self, first: u64, data: &[Page]) -> Result<(), DeviceError>;
 
@@ -77,6 +83,10 @@ macro_rules! forward {
 
             fn read_page(&self, page: u64, out: &mut Page) -> Result<(), DeviceError> {
                 (**self).read_page(page, out)
+            }
+
+            fn read_pages(&self, first: u64, out: &mut [Page]) -> Result<(), DeviceError> {
+                (**self).read_pages(first, out)
             }
 
             fn write_pages(&self, first: u64, data: &[Page]) -> Result<(), DeviceError> {

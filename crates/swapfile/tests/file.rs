@@ -55,6 +55,17 @@ fn pages_are_where_they_belong() {
         file.read_page(number as u64, &mut out).unwrap();
         assert!(out == *expected, "page {number}");
     }
+    // Read as runs, into memory that is aligned to nothing and into what the allocator gives.
+    for (first, count) in [(0, 40), (3, 1), (7, 16), (7, 17), (39, 1)] {
+        let mut whole = vec![[1; PAGE_SIZE]; count];
+        file.read_pages(first as u64, &mut whole).unwrap();
+        assert!(whole == pages[first..first + count], "{count} pages from {first}");
+        bytes.fill(1);
+        let (parts, _) = bytes[5..].as_chunks_mut::<PAGE_SIZE>();
+        file.read_pages(first as u64, &mut parts[..count]).unwrap();
+        assert!(parts[..count] == pages[first..first + count], "{count} pages from {first}, unaligned");
+        assert!(parts[count..].as_flattened().iter().all(|byte| *byte == 1), "more than was asked for");
+    }
     let mut out = [1; PAGE_SIZE];
     file.read_page(63, &mut out).unwrap();
     assert!(out == [0; PAGE_SIZE], "a page never written is zeros");
@@ -90,6 +101,8 @@ fn nothing_beyond_the_end_is_touched() {
         assert_eq!(file.discard(first, 1), Err(DeviceError::OutOfRange));
     }
     assert_eq!(file.write_pages(7, &[out, out]), Err(DeviceError::OutOfRange));
+    assert_eq!(file.read_pages(7, &mut [out, out]), Err(DeviceError::OutOfRange));
+    assert_eq!(file.read_pages(u64::MAX, &mut [out, out]), Err(DeviceError::OutOfRange));
     assert_eq!(file.discard(1, u64::MAX), Err(DeviceError::OutOfRange));
     assert_eq!(fs::metadata(dir.path().join("swap")).unwrap().len(), 8 * 4096);
 }

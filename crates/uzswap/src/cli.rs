@@ -95,8 +95,9 @@ pub struct Run {
     /// [default: the memory limit of the control group, else half of RAM]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
-    /// A new file for the oldest compressed pages, sparse and readable by its owner only; removed at the end.
-    /// Pages are written to it as they are, not encrypted [default size: 4 times --memory]
+    /// Where the oldest compressed pages go: a new file, sparse, readable by its owner only and removed at the end, or a block
+    /// device, which is overwritten. Pages are written as they are, not encrypted [default size: 4 times --memory, or all of
+    /// the device]
     #[arg(long, value_name = "FILE[,size=SIZE]")]
     pub swap: Option<String>,
     /// A parameter, as for swapon: profile=NAME or one of the cache's, e.g. compressor=zstd

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -67,7 +67,7 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
         ));
     }
     let (profile, params) = options::parse(&args.options)?;
-    let swap = args.swap.as_deref().map(|text| Swap::parse(text, cap, ram)).transpose()?;
+    let swap = args.swap.as_deref().map(|text| Swap::parse(text, ram)).transpose()?;
     let Some((name, arguments)) = args.command.split_first() else {
         return Err(Failure::usage("command line", "no program to run; see uzswap --help"));
     };
@@ -83,7 +83,7 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
         Arc::new(Writer::new(&instance.dir).map_err(|error| Failure::job(instance.dir.display(), error))?);
     let (slots, device) = match &swap {
         None => (UNLIMITED, None),
-        Some(swap) => swap.open().map(|(slots, device)| (slots, Some(device)))?,
+        Some(swap) => swap.open(cap).map(|(slots, device)| (slots, Some(device)))?,
     };
     let mut options = Options::new(profile);
     // Without a swap file everything that is compressed stays; what the pool may take follows from the cap.
@@ -146,23 +146,31 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
             // What the terminal sends goes to the program as well as to us: not twice.
             let from_terminal = matches!(origin.cause, Cause::Kernel);
             if !from_terminal && let Some(pid) = i32::try_from(pid).ok() {
-                // SAFETY: sends a signal; the child is not waited for yet, so the number is still its own.
+                // SAFETY: sends a signal; the child is reaped after this thread ended, so the number is still its own.
                 unsafe { libc::kill(pid, origin.signal) };
             }
         }
     });
-    let status = child.wait();
+    await_end(pid);
     handle.close();
     let _ = forward.join();
-    let peaks = pager.peaks();
+    let status = child.wait();
+    let object = figures(&cache, &pager, pager.peaks(), cap);
+    pager.stop();
     if let Some(file) = stats {
-        let object = figures(&cache, &pager, peaks, cap);
         write_stats(file, &object).map_err(|error| Failure::job("--stats", error))?;
     }
-    pager.stop();
     let status = status.map_err(|error| Failure::job(path.display(), error))?;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Waits until a child ended, and leaves it to be reaped.
+fn await_end(pid: u32) {
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let _ = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options));
 }
 
 /// Lets us open as many files as we may: several for each process of the program. Returns the limit from before, if there
@@ -193,46 +201,52 @@ fn default_cap(ram: u64) -> u64 {
     limits.filter(|limit| *limit < ram).min().unwrap_or(ram / 2)
 }
 
-/// `--swap FILE[,size=SIZE]`.
+/// `--swap FILE[,size=SIZE]`: a file that is not there yet, or a block device.
 struct Swap {
     path: PathBuf,
-    bytes: u64,
-    is_new: bool,
+    /// As given.
+    pages: Option<u64>,
+    is_device: bool,
 }
 
 impl Swap {
-    fn parse(text: &str, cap: u64, ram: u64) -> Result<Swap, Failure> {
-        let (path, given) = match text.rsplit_once(",size=") {
+    fn parse(text: &str, ram: u64) -> Result<Swap, Failure> {
+        let (path, pages) = match text.rsplit_once(",size=") {
             Some((path, given)) => {
-                (path, Some(size::parse(given, ram).map_err(|why| Failure::usage("--swap", why))?))
+                let bytes = size::parse(given, ram).map_err(|why| Failure::usage("--swap", why))?;
+                (path, Some(bytes / PAGE_SIZE as u64))
             }
             None => (text, None),
         };
         if path.is_empty() {
             return Err(Failure::usage("--swap", "no file named"));
         }
-        let bytes = given.unwrap_or(cap.saturating_mul(SWAP_CAPS)) / PAGE_SIZE as u64 * PAGE_SIZE as u64;
-        if bytes == 0 {
+        if pages == Some(0) {
             return Err(Failure::usage("--swap", "the size is less than a page"));
         }
         let path = PathBuf::from(path);
-        Ok(Swap { is_new: !path.exists(), path, bytes })
+        let is_device = fs::metadata(&path).is_ok_and(|it| it.file_type().is_block_device());
+        Ok(Swap { path, pages, is_device })
     }
 
-    fn open(&self) -> Result<(u32, Arc<dyn SwapDevice>), Failure> {
-        let pages = self.bytes / PAGE_SIZE as u64;
-        let slots = u32::try_from(pages).unwrap_or(UNLIMITED).min(UNLIMITED);
-        let file = if self.is_new {
-            swapfile::File::create(&self.path, pages, swapfile::Existing::Replace)
+    /// The device and how many pages of it are used.
+    fn open(&self, cap: u64) -> Result<(u32, Arc<dyn SwapDevice>), Failure> {
+        let opened = if self.is_device {
+            swapfile::File::open(&self.path, self.pages.unwrap_or(1)).map(|file| (file.pages(), file))
         } else {
-            swapfile::File::open(&self.path, pages)
+            let pages = (cap.saturating_mul(SWAP_CAPS) / PAGE_SIZE as u64).max(1);
+            let pages = self.pages.unwrap_or(pages);
+            // What is in a file that is there already may be worth something.
+            swapfile::File::create(&self.path, pages, swapfile::Existing::Refuse).map(|file| (pages, file))
         };
-        let file = file.map_err(|error| Failure::job(format!("--swap {}", self.path.display()), error))?;
-        if self.is_new {
+        let (pages, file) =
+            opened.map_err(|error| Failure::job(format!("--swap {}", self.path.display()), error))?;
+        if !self.is_device {
             // Nobody has use for it after us, whatever becomes of us.
             let _ = fs::remove_file(&self.path);
         }
-        Ok((slots, Arc::new(file)))
+        let pages = self.pages.unwrap_or(pages);
+        Ok((u32::try_from(pages).unwrap_or(UNLIMITED).min(UNLIMITED), Arc::new(file)))
     }
 }
 

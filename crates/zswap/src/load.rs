@@ -152,6 +152,46 @@ impl Zswap {
         }
     }
 
+    /// Fills `pages` with the content of `first` and of the entries behind it, as far as they are on the device, by one request to
+    /// it; all are kept. Returns how many, from the first on, are filled; what is in the others is undefined. What kept it from
+    /// more, [`Zswap::load`] of the next one tells.
+    pub fn load_from_device(&self, first: SwapEntry, pages: &mut [Page]) -> usize {
+        let Some(area) = self.area(first.swap_type) else { return 0 };
+        let offsets = first.offset..=u32::MAX;
+        let mut state = area.state.lock();
+        let Some(on) = state.on.as_ref() else { return 0 };
+        let at_device = |offset| on.tree.get(offset).filter(|it| matches!(it.what, What::Device { .. }));
+        let found: Vec<Entry> = offsets.clone().take(pages.len()).map_while(at_device).collect();
+        let (Some(device), Some(pages)) = (on.device.clone(), pages.get_mut(..found.len())) else { return 0 };
+        if found.is_empty() {
+            return 0;
+        }
+        state.begin_read();
+        drop(state);
+        let read = swapfile::SwapDevice::read_pages(&*device, u64::from(first.offset), pages);
+        let is_intact = |(entry, page): &(&Entry, &mut Page)| matches!(entry.what, What::Device { checksum } if checksum::of(page) == checksum);
+        let intact = if read.is_ok() { found.iter().zip(pages).take_while(is_intact).count() } else { 0 };
+        let mut state = area.state.lock();
+        state.end_read();
+        if state.is_quiet() {
+            area.quiet.notify_all();
+        }
+        let mut loaded = 0;
+        for (offset, found) in offsets.zip(&found).take(intact) {
+            let now = state.on.as_ref().and_then(|on| on.tree.get(offset));
+            // As in load: what is not the same any more may have changed on the device under the read.
+            if !now.is_some_and(|now| now.stamp == found.stamp && now.what == found.what) {
+                break;
+            }
+            self.settle(&mut state, offset, found, true, false);
+            loaded += 1;
+        }
+        drop(state);
+        self.stats().add(Counter::DeviceReads, loaded as u64);
+        self.recent_device_reads.fetch_add(loaded as u64, Relaxed);
+        loaded
+    }
+
     /// After a load: removes the entry that was `found`, or notes that it was used. Nothing happens where the load failed
     /// or the entry is not the same any more. Returns what was removed.
     ///

@@ -2,7 +2,7 @@
 //!
 //! | tree | bytes an entry, dense | what it trades |
 //! | --- | --- | --- |
-//! | `radix` (default) | 14.4 | memory where offsets lie far apart (at worst 9 KiB an entry) for speed and density |
+//! | `radix` (default) | 14.3 | memory where offsets lie far apart (at worst 9 KiB an entry) for speed and density |
 //! | `rbtree` | 32 | speed and density for a cost that no pattern of offsets changes; the documented mapping of 2012 |
 //!
 //! Entries are held by value: there is no second allocation an entry and no pointer to one. An index can never

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 
-use swapfile::faulty::{Counting, Gate, Op};
+use swapfile::faulty::{Countdown, Counting, Gate, Lasting, Op};
 use swapfile::{DeviceError, Memory};
-use zswap::{Counter, Keep, Page, Param, Placed, Refusal, Source, SwapOutError, SwaponError, Zswap};
+use zswap::{
+    Counter, Keep, LoadError, Page, Param, Placed, Refusal, Source, SwapOutError, SwaponError, Zswap,
+};
 
 use crate::support::*;
 
@@ -71,6 +73,92 @@ fn an_exclusive_load_during_writeback_takes_the_page() {
 /// Without a load, which would wait for what is being written to the slot.
 fn expect_absent_in_index(cache: &Zswap, offset: u32) {
     assert!(!cache.contains(at(offset)), "slot {offset} is still there");
+}
+
+/// Slots 1 to 8 are on the device.
+fn eight_on_device(device: &Arc<Device>) -> Zswap {
+    let cache = on_device(device);
+    for slot in 1..=8 {
+        cache.store(at(slot), &compressible(u64::from(slot))).unwrap();
+    }
+    assert_eq!(write_all_back(&cache), 8);
+    cache
+}
+
+#[test]
+fn a_run_on_the_device_comes_whole_and_stays() {
+    let device = device();
+    let cache = eight_on_device(&device);
+    // Longer than the run; and a run ends where a page is in the pool, or nowhere.
+    let mut pages = vec![[0; 4096]; 20];
+    for (first, filled) in [(1, 8), (5, 4), (8, 1), (9, 0), (0, 0), (u32::MAX, 0)] {
+        assert_eq!(cache.load_from_device(at(first), &mut pages), filled, "from slot {first}");
+        for (slot, page) in (u64::from(first)..).zip(&pages[..filled]) {
+            assert!(*page == compressible(slot), "slot {slot}");
+        }
+    }
+    assert_eq!(cache.load_from_device(at(1), &mut []), 0);
+    assert_eq!(cache.load_from_device(at(1), &mut pages[..3]), 3);
+    cache.store(at(4), &compressible(40)).unwrap();
+    assert_eq!(cache.load_from_device(at(1), &mut pages), 3);
+    cache.invalidate_page(at(2));
+    assert_eq!(cache.load_from_device(at(1), &mut pages), 1);
+    assert_eq!(cache.counter(Counter::DevicePages), 6, "they stay");
+    cache.invalidate_range(at(0), SLOTS);
+    expect_empty(&cache);
+}
+
+#[test]
+fn what_changes_while_a_run_is_read_is_not_in_it() {
+    for stored in [false, true] {
+        let device = device();
+        let cache = eight_on_device(&device);
+        thread::scope(|threads| {
+            let _opened = Opened(&device);
+            device.close(Op::Read);
+            let reader = threads.spawn(|| {
+                let mut pages = vec![[0; 4096]; 8];
+                let filled = cache.load_from_device(at(1), &mut pages);
+                (filled, pages)
+            });
+            assert!(device.wait_held(Op::Read, 1, LIMIT), "nothing is read");
+            if stored {
+                cache.store(at(6), &compressible(60)).unwrap();
+            } else {
+                cache.invalidate_page(at(6));
+            }
+            device.open(Op::Read);
+            let (filled, pages) = reader.join().unwrap();
+            assert_eq!(filled, 5, "those before it");
+            assert!((1..).zip(&pages[..5]).all(|(slot, page)| *page == compressible(slot)));
+        });
+        if stored {
+            expect(&cache, 6, &compressible(60), Source::Cache);
+        } else {
+            expect_absent(&cache, 6);
+        }
+        cache.invalidate_range(at(0), SLOTS);
+        expect_empty(&cache);
+    }
+}
+
+#[test]
+fn a_run_that_cannot_be_read_fills_nothing_and_loses_nothing() {
+    let device = Arc::new(Countdown::new(Memory::new(u64::from(SLOTS), SLOTS as usize).unwrap()));
+    let cache = on_device(&device);
+    for slot in 1..=8 {
+        cache.store(at(slot), &compressible(u64::from(slot))).unwrap();
+    }
+    assert_eq!(write_all_back(&cache), 8);
+    let mut pages = vec![[0; 4096]; 8];
+    device.fail(Op::Read, 3, Lasting::Once, libc::EIO);
+    assert_eq!(cache.load_from_device(at(1), &mut pages), 0);
+    assert_eq!(cache.load_from_device(at(1), &mut pages), 8);
+    // The device has another page than was written there.
+    swapfile::SwapDevice::write_pages(&*device, 3, &[compressible(99)]).unwrap();
+    assert_eq!(cache.load_from_device(at(1), &mut pages), 2);
+    assert_eq!(cache.load(at(3), &mut [0; 4096], Keep::Always), Err(LoadError::Damaged));
+    assert_eq!(cache.load_from_device(at(4), &mut pages), 5);
 }
 
 #[test]
