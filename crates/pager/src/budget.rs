@@ -119,6 +119,7 @@ impl Budget {
         }
         drop(peaks);
         self.nudge();
+        self.tell_room();
     }
 
     pub(crate) fn peaks(&self) -> Peaks {
@@ -134,6 +135,19 @@ impl Budget {
     /// Bytes that are free again.
     pub(crate) fn sub(&self, bytes: u64) {
         let _ = self.estimate.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(bytes)));
+        self.tell_room();
+    }
+
+    fn tell_room(&self) {
+        if !self.is_over() {
+            self.recall();
+        }
+    }
+
+    /// Whoever waits for room is to look at its messages first: nothing can leave before.
+    pub(crate) fn recall(&self) {
+        // Who looked before that and found none is waiting by now.
+        drop(self.room_lock.lock());
         self.room.notify_all();
     }
 

@@ -6,11 +6,11 @@
 //! choose      the policy's candidates, all of one memory
 //! lock        the memory; leave out what is not resident under its stamp any more
 //! order       the agent moves them into its staging area; until then nobody reads this memory's events
-//! read        the staging area into a buffer here
-//! unlock      faults on these pages are served from the buffer from now on
-//! store       each page in the cache
-//! lock, note  the slot of each page that was not wanted back meanwhile; unlock
+//! unlock      what was moved is noted as busy
+//! read        the staging area into a buffer here; faults on these pages are served from that
 //! empty       the agent gives the staging area back to the system
+//! store       each page in the cache, with everybody's help who waits for room
+//! lock, note  the slot of each page that was not wanted back meanwhile; unlock
 //! ```
 //!
 //! What was moved is what is in the staging area, which was empty before: the kernel's page tables are asked, not the agent.
@@ -28,9 +28,11 @@ use agent::protocol::{Action, BATCH, Command, Run};
 use parking_lot::MutexGuard;
 use zswap::PAGE_SIZE;
 
+use crate::batch::Batch;
 use crate::link::{Done, Hands};
 use crate::memory::{Inner, Memory};
 use crate::policy::Candidate;
+use crate::proc::Proc;
 use crate::table::{Page, State, address_of, page_of};
 use crate::uffd::Put;
 use crate::{SWAP_TYPE, Shared};
@@ -105,7 +107,8 @@ impl Evictor {
                     continue;
                 }
                 if shared.counters.deferred_pages.get() != deferred {
-                    // An event is unread; its reader needs the lock that this thread takes again and again.
+                    // An event is unread: its reader waits for room, or for the lock that this thread takes again and again.
+                    shared.budget.recall();
                     std::thread::sleep(Duration::from_micros(50));
                     continue;
                 }
@@ -225,31 +228,40 @@ impl Evictor {
             }
             return 0;
         }
-        let moved = self.read(memory, &mut inner, proc, hands, &mut moving, candidates);
-        let batch = inner.batch.clone();
-        drop(inner);
-        let (Some(moved), Some(batch)) = (moved, batch) else {
+        let moved = self.mark(&mut inner, &moving, candidates);
+        if moved == 0 {
+            drop(inner);
             self.unshare(memory, hands, &moving);
+            return 0;
+        }
+        let batch = Arc::new(Batch::new(moving.len()));
+        inner.batch = Some(batch.clone());
+        drop(inner);
+        let Some(content) = self.read(memory, proc, hands, &moving) else {
+            let mut inner = memory.inner.lock();
+            // Its pages stay busy. Another batch would have pages by the same numbers, and these would be taken for those.
+            inner.draining = true;
+            inner.batch = None;
+            memory.settled.notify_all();
             return 0;
         };
         shared.counters.evicted_pages.add(moved);
-        let stored = shared.store(&moving, &batch);
-        let gained = stored.iter().flatten().count();
+        // An agent that owes an answer empties the area when it runs again, before it is told anything else.
+        if !hands.owes_reply() {
+            let _ = hands.order(self.order(Action::Empty, &[]));
+        }
+        shared.budget.sub((moved * PAGE_SIZE) as u64);
+        shared.store(&batch, content, moving.iter().map(|moving| moving.errno == 0));
         let mut inner = memory.inner.lock();
-        while !self.note(memory, &mut inner, &mut moving, &stored, &batch) {
+        while !self.note(memory, &mut inner, &mut moving, &batch) {
             // An event keeps pages from going back, and whoever reads it needs the lock.
             MutexGuard::unlocked(&mut inner, || std::thread::sleep(Duration::from_micros(200)));
         }
         inner.batch = None;
         memory.settled.notify_all();
         drop(inner);
-        self.buffer = Arc::try_unwrap(batch).unwrap_or_default();
-        if hands.owes_reply() {
-            // It empties the area when it runs again, before it is told anything else.
-            shared.budget.sub((gained * PAGE_SIZE) as u64);
-            return if gained * LEAST_SHARE < moved { 0 } else { gained };
-        }
-        let _ = hands.order(self.order(Action::Empty, &[]));
+        let gained = (0..moving.len()).filter(|&at| batch.slot(at).is_some()).count();
+        self.buffer = Arc::into_inner(batch).map(Batch::into_content).unwrap_or_default();
         shared.measure();
         self.unshare(memory, hands, &moving);
         if gained * LEAST_SHARE < moved { 0 } else { gained }
@@ -274,41 +286,11 @@ impl Evictor {
         command
     }
 
-    /// Reads what was moved, and notes the state of every page of the batch. `None`: nothing was moved.
-    fn read(
-        &mut self,
-        memory: &Memory,
-        inner: &mut MutexGuard<'_, Inner>,
-        proc: &crate::proc::Proc,
-        hands: &Hands,
-        moving: &mut [Moving],
-        candidates: &[Candidate],
-    ) -> Option<usize> {
+    /// Notes the state of every page of the batch. Returns how many were moved.
+    fn mark(&mut self, inner: &mut Inner, moving: &[Moving], candidates: &[Candidate]) -> usize {
         let shared = self.shared.clone();
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(BATCH, [0; PAGE_SIZE]);
-        let mut at = 0;
-        while at < moving.len() {
-            let run = moving[at..].iter().take_while(|moving| moving.errno == 0).count();
-            if run == 0 {
-                at += 1;
-                continue;
-            }
-            let from = hands.hello.staging + (at * PAGE_SIZE) as u64;
-            let read = proc.read_pages(from, &mut buffer[at..at + run]);
-            if read < run {
-                if memory.uffd.is_dead(memory.probe) {
-                    return None;
-                }
-                // Its memory must not be seen, and it cannot go on without the page.
-                shared.tell("a program's memory cannot be read back (process_vm_readv); ending it");
-                shared.kill(memory);
-                return None;
-            }
-            at += run;
-        }
         let mut moved = 0;
-        for (at, moving) in (0u32..).zip(moving.iter_mut()) {
+        for (at, moving) in (0u32..).zip(moving) {
             match i32::from(moving.errno) {
                 0 => {
                     inner.table.set(moving.page, State::Busy(at));
@@ -345,42 +327,55 @@ impl Evictor {
                 _ => shared.counters.unmovable_pages.add(1),
             }
         }
-        if moved == 0 {
-            self.buffer = buffer;
-            return None;
+        moved
+    }
+
+    /// Reads what was moved. `None`: it cannot be, and the program has ended, or was ended: it could not go on without.
+    fn read(
+        &mut self,
+        memory: &Memory,
+        proc: &Proc,
+        hands: &Hands,
+        moving: &[Moving],
+    ) -> Option<Vec<[u8; PAGE_SIZE]>> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(BATCH, [0; PAGE_SIZE]);
+        let staging = hands.hello.staging;
+        let mut is_read = read_moved(staging, &mut buffer, moving, |from, to| proc.read_pages(from, to));
+        if is_read && hands.is_gone() {
+            // It executes another program: what was read may be of that one's memory. This one may live on in another process.
+            is_read = read_moved(staging, &mut buffer, moving, |from, to| proc.read_old_pages(from, to));
         }
-        inner.batch = Some(Arc::new(buffer));
-        Some(moved)
+        if is_read {
+            return Some(buffer);
+        }
+        if !memory.uffd.is_dead(memory.probe) {
+            self.shared.tell("a program's memory cannot be read back (process_vm_readv); ending it");
+            self.shared.kill(memory);
+        }
+        None
     }
 
     /// Notes where the pages are now. `false`: some that found no place cannot go back yet; call it again.
-    fn note(
-        &self,
-        memory: &Memory,
-        inner: &mut Inner,
-        moving: &mut [Moving],
-        stored: &[Option<u32>],
-        batch: &[[u8; PAGE_SIZE]],
-    ) -> bool {
+    fn note(&self, memory: &Memory, inner: &mut Inner, moving: &mut [Moving], batch: &Batch) -> bool {
         let shared = &self.shared;
         let mut is_done = true;
-        for ((at, moving), slot) in (0u32..).zip(moving).zip(stored) {
+        for (at, moving) in (0u32..).zip(moving) {
             if moving.errno != 0 || moving.noted {
                 continue;
             }
             let is_out = inner.table.get(moving.page) == State::Busy(at);
-            match slot {
+            let content = batch.content(at as usize);
+            match batch.slot(at as usize) {
                 Some(slot) if is_out => {
-                    inner.table.set(moving.page, State::Slot(*slot));
+                    inner.table.set(moving.page, State::Slot(slot));
                 }
                 // It was wanted back or given up while it was on its way.
-                Some(slot) => shared.release(*slot),
+                Some(slot) => shared.release(slot),
                 // A child that was forked meanwhile is to have it too: it must be where both find it.
-                None if is_out
-                    && inner.events_wait
-                    && self.keep(inner, moving.page, batch.get(at as usize)) => {}
+                None if is_out && inner.events_wait && self.keep(inner, moving.page, content) => {}
                 None if is_out => {
-                    let content = batch.get(at as usize).map(std::slice::from_ref).unwrap_or_default();
+                    let content = content.map(std::slice::from_ref).unwrap_or_default();
                     match memory.uffd.copy(address_of(moving.page), content) {
                         Put::Again(_) | Put::NoMemory => {
                             is_done = false;
@@ -389,8 +384,7 @@ impl Evictor {
                         Put::Exists(_) | Put::Gone => memory.uffd.wake(address_of(moving.page), 1),
                         Put::Done | Put::Dead => {}
                     }
-                    // It is not to be tried again soon.
-                    let stamp = shared.books.lock().policy.admit(memory.number, moving.page, Some(0));
+                    let stamp = shared.books.lock().policy.refuse(memory.number, moving.page);
                     inner.table.set(moving.page, State::Resident(stamp));
                     inner.resident += 1;
                 }
@@ -439,32 +433,28 @@ impl Evictor {
     }
 }
 
-impl Shared {
-    /// Puts the moved pages into the cache. A page that finds no place there has none in the list.
-    fn store(&self, moving: &[Moving], batch: &[[u8; PAGE_SIZE]]) -> Vec<Option<u32>> {
-        let has_device = self.has_device();
-        let mut stored = Vec::with_capacity(moving.len());
-        for (moving, content) in moving.iter().zip(batch) {
-            let slot = if moving.errno == 0 { self.books.lock().slots.allocate() } else { None };
-            stored.push(slot.filter(|&slot| {
-                // Without a device, a page that does not compress takes as much memory out there as in the program.
-                let placed = if has_device {
-                    self.cache.swap_out(self.entry(slot), content).is_ok()
-                } else {
-                    self.cache.store(self.entry(slot), content).is_ok()
-                };
-                if !placed {
-                    self.release(slot);
-                }
-                placed
-            }));
+/// Reads each run of moved pages with `read`, which tells how many it read. Whether all were.
+fn read_moved(
+    staging: u64,
+    buffer: &mut [[u8; PAGE_SIZE]],
+    moving: &[Moving],
+    read: impl Fn(u64, &mut [[u8; PAGE_SIZE]]) -> usize,
+) -> bool {
+    let mut at = 0;
+    while at < moving.len() {
+        let run = moving[at..].iter().take_while(|moving| moving.errno == 0).count();
+        if run > 0 && read(staging + (at * PAGE_SIZE) as u64, &mut buffer[at..at + run]) < run {
+            return false;
         }
-        stored
+        at += run.max(1);
     }
+    true
+}
 
+impl Shared {
     /// Whether there is a swap file that works. When it fails, what stays in memory is not limited any more by what could
     /// be written out.
-    fn has_device(&self) -> bool {
+    pub(crate) fn has_device(&self) -> bool {
         if !self.with_device.load(Relaxed) {
             return false;
         }

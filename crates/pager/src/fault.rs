@@ -20,7 +20,7 @@ use crate::Shared;
 use crate::memory::{Inner, Memory};
 use crate::stream::WINDOW;
 use crate::table::{Page, State, address_of, page_of};
-use crate::uffd::{MESSAGES, Message, Put};
+use crate::uffd::{MESSAGES, Message, Put, Uffd};
 
 /// Never-touched pages given out at once, at most, to a run of writes.
 const FIRST_TOUCH: usize = 16;
@@ -30,8 +30,9 @@ const ROOM_LIMIT: Duration = Duration::from_millis(20);
 const IN_VAIN: Duration = Duration::from_millis(2);
 /// How long a message that cannot be taken is left.
 const UNREAD_PAUSE: Duration = Duration::from_millis(2);
-/// Faults between two looks at where the program runs.
+/// Faults between two looks at where the program runs, and where it is somewhere else each time.
 const FAULTS_A_LOOK: u32 = 64;
+const MOST_FAULTS_A_LOOK: u32 = 4096;
 
 static ZEROS: [[u8; PAGE_SIZE]; FIRST_TOUCH] = [[0; PAGE_SIZE]; FIRST_TOUCH];
 
@@ -48,7 +49,9 @@ pub(crate) struct Server {
     waits_since: Option<Instant>,
     /// Until when nobody waits for any.
     in_vain_until: Option<Instant>,
+    /// Since the last look at where the program runs.
     faults: u32,
+    look_after: u32,
     cpu: Option<usize>,
 }
 
@@ -63,6 +66,7 @@ impl Server {
             waits_since: None,
             in_vain_until: None,
             faults: 0,
+            look_after: 1,
             cpu: None,
         }
     }
@@ -120,7 +124,9 @@ impl Server {
             if self.shared.budget.is_over() && has_use {
                 if since.elapsed() < ROOM_LIMIT {
                     drop(inner);
-                    self.shared.budget.wait_for_room(ROOM_LIMIT / 20);
+                    if !self.shared.help_to_store() {
+                        self.shared.budget.wait_for_room(ROOM_LIMIT / 20);
+                    }
                     continue;
                 }
                 self.in_vain_until = Some(Instant::now() + IN_VAIN);
@@ -140,17 +146,22 @@ impl Server {
     /// Goes to the CPU where the program is.
     fn follow(&mut self, thread: u32) {
         self.faults += 1;
-        if self.faults % FAULTS_A_LOOK != 1 {
+        if self.faults < self.look_after {
             return;
         }
+        self.faults = 0;
         let cpu = self.memory.proc.get().and_then(|proc| proc.cpu_of(thread));
-        if cpu.is_some() && cpu != self.cpu {
-            let mut set = CpuSet::new();
-            cpu.into_iter().for_each(|cpu| set.set(cpu));
-            // A CPU that we may not use: any other is as good.
-            let _ = sched_setaffinity(None, &set);
-            self.cpu = cpu;
+        if cpu.is_none() || cpu == self.cpu {
+            self.look_after = FAULTS_A_LOOK;
+            return;
         }
+        let mut set = CpuSet::new();
+        cpu.into_iter().for_each(|cpu| set.set(cpu));
+        // A CPU that we may not use: any other is as good.
+        let _ = sched_setaffinity(None, &set);
+        self.cpu = cpu;
+        // Where another CPU is idle, the kernel wakes the program there, away from us; to run after it costs more than it gains.
+        self.look_after = (self.look_after * 2).min(MOST_FAULTS_A_LOOK);
     }
 
     /// Serves a fault. `false`: not now, an event has to be over first.
@@ -166,17 +177,42 @@ impl Server {
     /// A page that is in the cache, and those behind it if faults come in a run.
     fn bring_in(&mut self, inner: &mut Inner, page: Page) -> bool {
         let mut found: Vec<(Page, u32)> = Vec::with_capacity(WINDOW);
-        let window = inner.streams.window(page);
-        for ahead in page..page + window as Page {
-            if let State::Slot(slot) = inner.table.get(ahead) {
-                let Some(buffer) = self.buffer.get_mut(found.len()) else { break };
+        let end = page + inner.streams.window(page) as Page;
+        let with_device = self.shared.with_device.load(Relaxed);
+        let mut run_end = page;
+        let mut ahead = page;
+        while ahead < end {
+            let State::Slot(slot) = inner.table.get(ahead) else {
+                ahead += 1;
+                continue;
+            };
+            let room = self.buffer.get_mut(found.len()..).unwrap_or_default();
+            if room.is_empty() {
+                break;
+            }
+            // Neighbours in memory that are neighbours in the swap file come by one request.
+            if with_device && ahead >= run_end {
+                let neighbours = (ahead..end).zip(slot..=u32::MAX);
+                let is_there = |&(page, slot): &(Page, u32)| inner.table.get(page) == State::Slot(slot);
+                run_end = ahead + neighbours.take_while(is_there).count() as Page;
+            }
+            let mut loaded = 0;
+            if ahead + 1 < run_end {
+                let run = room.len().min((run_end - ahead) as usize);
+                loaded = self.shared.cache.load_from_device(self.shared.entry(slot), &mut room[..run]);
+            }
+            if loaded == 0
+                && let Some(buffer) = room.first_mut()
+            {
                 // Kept until it is surely there.
                 match self.shared.cache.load(self.shared.entry(slot), buffer, Keep::Always) {
-                    Ok(Some(_)) => found.push((ahead, slot)),
+                    Ok(Some(_)) => loaded = 1,
                     _ if ahead == page => return self.lose(inner, page),
                     _ => break,
                 }
             }
+            found.extend((ahead..end).zip(slot..=u32::MAX).take(loaded));
+            ahead += loaded as Page;
         }
         let mut is_there = false;
         let mut at = 0;
@@ -221,9 +257,9 @@ impl Server {
 
     /// A page of the batch under way: it goes straight back.
     fn turn_back(&mut self, inner: &mut Inner, page: Page, at: u32) -> bool {
-        let Some(content) = inner.batch.as_ref().and_then(|batch| batch.get(at as usize)) else {
-            return false;
-        };
+        let Some(batch) = inner.batch.clone() else { return false };
+        // Not read yet: soon.
+        let Some(content) = batch.content(at as usize) else { return false };
         match self.memory.uffd.copy(address_of(page), std::slice::from_ref(content)) {
             Put::Done => {}
             Put::Exists(_) => self.memory.uffd.wake(address_of(page), 1),
@@ -385,15 +421,23 @@ impl Server {
         // What is registered in the child, it is asked when it is looked through. These books may be ahead of the fork, and
         // of other threads' changes behind it.
         let mut copy = Inner::default();
+        let mut lost = Vec::new();
         let mut books = self.shared.books.lock();
-        inner.table.for_each(|page, state| {
-            if let State::Slot(slot) = state {
+        inner.table.for_each(|page, state| match state {
+            State::Slot(slot) => {
                 books.slots.share(slot);
                 copy.table.set(page, state);
             }
+            // The parent was ended because its batch could not be read.
+            State::Busy(_) => lost.push(page),
+            _ => {}
         });
         drop(books);
-        self.shared.adopt(child.into(), self.memory.probe, copy);
+        let child = Uffd::from(child);
+        for page in lost {
+            let _ = child.poison(address_of(page));
+        }
+        self.shared.adopt(child, self.memory.probe, copy);
     }
 }
 

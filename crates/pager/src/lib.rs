@@ -20,6 +20,7 @@
 //! see accesses (only faults); or serve a program without its supervisor: if this process dies, programs that have pages
 //! out are ended by their agents, rather than go on with zeros.
 
+mod batch;
 mod books;
 mod budget;
 mod counters;
@@ -49,6 +50,7 @@ use zswap::{Keep, PAGE_SIZE, SwapEntry, Zswap};
 
 use agent::protocol::{Action, Command};
 
+use crate::batch::Storing;
 use crate::books::Books;
 use crate::budget::Budget;
 use crate::link::Process;
@@ -129,6 +131,7 @@ pub(crate) struct Shared {
     cache: Arc<Zswap>,
     books: Mutex<Books>,
     budget: Budget,
+    storing: Storing,
     counters: Counters,
     processes: Mutex<Vec<Arc<Process>>>,
     listener: OwnedFd,
@@ -318,6 +321,7 @@ impl Pager {
             books: Mutex::new(Books::new(config.slots)),
             cache: config.cache,
             budget: Budget::new(config.cap),
+            storing: Storing::default(),
             counters: Counters::default(),
             processes: Mutex::new(Vec::new()),
             listener: link::listen(&config.socket)?,

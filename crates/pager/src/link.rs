@@ -51,6 +51,12 @@ impl Hands {
         self.ordered != self.answered
     }
 
+    /// Whether the agent is gone. It is the first thing to go when its process ends or executes another program: the memory is
+    /// still the process's while this says no.
+    pub(crate) fn is_gone(&self) -> bool {
+        is_closed(self.socket.as_fd())
+    }
+
     /// Gives an order and waits for its end.
     pub(crate) fn order(&mut self, command: &mut Command) -> Done {
         if self.owes_reply() {
@@ -155,19 +161,19 @@ impl Process {
 
     /// Whether its agent is gone: the process ended, or executes another program.
     pub(crate) fn is_gone(&self) -> bool {
-        let gone = |socket: BorrowedFd<'_>| {
-            let mut fds = [PollFd::new(&socket, PollFlags::empty())];
-            poll(&mut fds, Some(&Timespec::default())).is_ok()
-                && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
-        };
         match &*self.state.lock() {
-            Stage::Known(hands) | Stage::Asked(hands) => gone(hands.socket.as_fd()),
-            Stage::Refused(socket) => gone(socket.as_fd()),
-            Stage::Managed(memory) => {
-                memory.hands.lock().as_ref().is_none_or(|hands| gone(hands.socket.as_fd()))
-            }
+            Stage::Known(hands) | Stage::Asked(hands) => hands.is_gone(),
+            Stage::Refused(socket) => is_closed(socket.as_fd()),
+            Stage::Managed(memory) => memory.hands.lock().as_ref().is_none_or(Hands::is_gone),
         }
     }
+}
+
+/// Whether nobody has the other end of a socket any more.
+fn is_closed(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(&socket, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec::default())).is_ok()
+        && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// A new connection.

@@ -13,16 +13,13 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fd::OwnedFd;
-use zswap::PAGE_SIZE;
 
+use crate::batch::Batch;
 use crate::link::Hands;
 use crate::proc::Proc;
 use crate::stream::Streams;
 use crate::table::Table;
 use crate::uffd::Uffd;
-
-/// The content of pages that were moved out and are not in the cache yet.
-pub(crate) type Batch = Arc<Vec<[u8; PAGE_SIZE]>>;
 
 /// A memory that is ours to serve.
 pub(crate) struct Memory {
@@ -51,7 +48,7 @@ pub(crate) struct Inner {
     /// Registered ranges: start to end.
     pub(crate) regions: BTreeMap<u64, u64>,
     /// Moved out, and on its way into the cache.
-    pub(crate) batch: Option<Batch>,
+    pub(crate) batch: Option<Arc<Batch>>,
     pub(crate) streams: Streams,
     /// Pages in the state Resident.
     pub(crate) resident: usize,
@@ -59,7 +56,7 @@ pub(crate) struct Inner {
     pub(crate) events_wait: bool,
     /// Pages found present before this are not taken for resident: one of them may be about to be dropped.
     pub(crate) blind_until: Option<Instant>,
-    /// Everything is being brought back: nothing may leave any more.
+    /// Everything is being brought back, or a batch was lost: nothing may leave any more.
     pub(crate) draining: bool,
 }
 

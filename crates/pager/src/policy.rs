@@ -16,6 +16,9 @@ use std::collections::VecDeque;
 /// zipfian order (`compare policy`) 7 % more misses.
 const PROBATION_PERCENT: usize = 5;
 
+/// One of so many victims is a page that was refused before: its content may have changed.
+const REFUSED_ONE_IN: u32 = 64;
+
 /// Distinguishes the times that a page was resident; equal stamps after 16384 times only make an eviction come early.
 const STAMP_BITS: u32 = 14;
 const MEMORY_BITS: u32 = 14;
@@ -58,29 +61,50 @@ impl Candidate {
 pub struct Policy {
     probation: VecDeque<u64>,
     protected: VecDeque<u64>,
+    /// Pages that found no place outside.
+    refused: VecDeque<u64>,
     stamp: u32,
+    victims: u32,
 }
 
 impl Policy {
     /// A page is resident now. `age`: how many pages were evicted since it was, if it was. Returns its stamp.
     pub fn admit(&mut self, memory: u32, page: u64, age: Option<u32>) -> u32 {
-        self.stamp = (self.stamp + 1) % (1 << STAMP_BITS);
-        let candidate = Candidate { memory, page, stamp: self.stamp };
+        let candidate = self.candidate(memory, page);
         let soon = age.is_some_and(|age| (age as usize) < self.len());
         let queue = if soon { &mut self.protected } else { &mut self.probation };
         queue.push_back(candidate.pack());
-        self.stamp
+        candidate.stamp
+    }
+
+    /// A page is resident again because it found no place outside. Returns its stamp.
+    pub fn refuse(&mut self, memory: u32, page: u64) -> u32 {
+        let candidate = self.candidate(memory, page);
+        self.refused.push_back(candidate.pack());
+        candidate.stamp
+    }
+
+    fn candidate(&mut self, memory: u32, page: u64) -> Candidate {
+        self.stamp = (self.stamp + 1) % (1 << STAMP_BITS);
+        Candidate { memory, page, stamp: self.stamp }
     }
 
     /// The page that goes next.
     pub fn victim(&mut self) -> Option<Candidate> {
+        self.victims = self.victims.wrapping_add(1);
+        if self.victims.is_multiple_of(REFUSED_ONE_IN)
+            && let Some(again) = self.refused.pop_front()
+        {
+            return Some(Candidate::unpack(again));
+        }
         let probation_is_due = self.probation.len() * 100 > self.len() * PROBATION_PERCENT;
         let (first, second) = if probation_is_due {
             (&mut self.probation, &mut self.protected)
         } else {
             (&mut self.protected, &mut self.probation)
         };
-        first.pop_front().or_else(|| second.pop_front()).map(Candidate::unpack)
+        let next = first.pop_front().or_else(|| second.pop_front()).or_else(|| self.refused.pop_front());
+        next.map(Candidate::unpack)
     }
 
     /// Takes a candidate back that could not be evicted; it is due again after all others of its kind.
@@ -90,7 +114,7 @@ impl Policy {
 
     /// Candidates, those included that are none any more.
     pub fn len(&self) -> usize {
-        self.probation.len() + self.protected.len()
+        self.probation.len() + self.protected.len() + self.refused.len()
     }
 
     /// Whether there is none.
@@ -100,7 +124,7 @@ impl Policy {
 
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
-        (self.probation.capacity() + self.protected.capacity()) * size_of::<u64>()
+        (self.probation.capacity() + self.protected.capacity() + self.refused.capacity()) * size_of::<u64>()
     }
 }
 
@@ -116,6 +140,21 @@ mod tests {
             assert_eq!(policy.victim(), Some(Candidate { memory, page, stamp }));
         }
         assert_eq!(policy.victim(), None);
+    }
+
+    #[test]
+    fn what_found_no_place_is_seldom_tried_again() {
+        let mut policy = Policy::default();
+        for page in 0..100 {
+            policy.refuse(0, page);
+        }
+        for page in 1000..3000 {
+            policy.admit(0, page, None);
+        }
+        let victims: Vec<_> = std::iter::from_fn(|| policy.victim()).collect();
+        assert_eq!(victims.len(), 2100, "none is forgotten");
+        let again = victims[..1280].iter().filter(|victim| victim.page < 100).count();
+        assert_eq!(again, 20);
     }
 
     #[test]

@@ -265,9 +265,13 @@ impl Proc {
             return pages;
         }
         // A process whose first thread has ended has no memory by its number any more; the file has it still.
-        let rest = to.get_mut(pages..).unwrap_or_default().as_flattened_mut();
         let from = start + (pages * PAGE_SIZE) as u64;
-        if self.mem.read_exact_at(rest, from).is_ok() { to.len() } else { pages }
+        pages + self.read_old_pages(from, to.get_mut(pages..).unwrap_or_default())
+    }
+
+    /// [`Proc::read_pages`], all or none, from the memory that the process had when this was opened, whatever it executed since.
+    pub fn read_old_pages(&self, start: u64, to: &mut [[u8; PAGE_SIZE]]) -> usize {
+        if self.mem.read_exact_at(to.as_flattened_mut(), start).is_ok() { to.len() } else { 0 }
     }
 
     /// The CPU that a thread of it was last on.
@@ -275,5 +279,67 @@ impl Proc {
         let text = std::fs::read_to_string(format!("/proc/{}/task/{thread}/stat", self.pid)).ok()?;
         // Behind the name, which may hold anything but ends at the last parenthesis: field 39, and the third is first here.
         text.rsplit_once(')')?.1.split_ascii_whitespace().nth(36)?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    struct Killed(Child);
+
+    impl Drop for Killed {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn old_pages_are_never_those_of_what_was_executed_since() {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo begun; read x; exec sleep 60"])
+            // It lies behind the arguments, and may be longer than a page.
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        // SAFETY: one system call, on numbers. Both programs have their stack at the same place then.
+        unsafe {
+            command.pre_exec(|| {
+                libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong);
+                Ok(())
+            });
+        }
+        let mut child = Killed(command.spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let pid = child.0.id();
+        let proc = Proc::open(pid).unwrap();
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let stack = maps.lines().find(|line| line.ends_with("[stack]")).unwrap();
+        let end = stack.split(['-', ' ']).nth(1).unwrap();
+        let last = u64::from_str_radix(end, 16).unwrap() - PAGE_SIZE as u64;
+        // Its arguments are there.
+        let has =
+            |page: &[u8; PAGE_SIZE], words: &[u8]| page.windows(words.len()).any(|found| found == words);
+        let (mut now, mut old) = ([[0; PAGE_SIZE]], [[0; PAGE_SIZE]]);
+        assert_eq!(proc.read_pages(last, &mut now), 1);
+        assert_eq!(proc.read_old_pages(last, &mut old), 1);
+        assert!(now == old && has(&old[0], b"echo begun"));
+        child.0.stdin.take().unwrap().write_all(b"\n").unwrap();
+        let begun = Instant::now();
+        while std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() != "sleep\n" {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it executes nothing");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(proc.read_pages(last, &mut now), 1);
+        assert!(has(&now[0], b"sleep\x0060\0"), "by its number the new program is read");
+        assert_eq!(proc.read_old_pages(last, &mut old), 0, "its memory is gone, and says so");
     }
 }
