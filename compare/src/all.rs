@@ -5,12 +5,16 @@ use std::path::Path;
 use crate::corpora::Corpora;
 use crate::report::Report;
 use crate::rival::Rival;
-use crate::{Scale, codecs, device, engine, founding, policy, programs, run};
+use crate::{Scale, codecs, device, engine, founding, ours, policy, programs, run};
 
 type Measurement<'a> = (&'static str, &'a dyn Fn(&mut Report));
 
 /// Runs all of them, and writes to the directory `out`. What needs root says so where it is not root that runs it.
+///
+/// # Panics
+/// Without the command uzswap, at once: hours later half of the report would say that it is missing.
 pub fn run(out: &Path, corpora: &Corpora, rivals: &[Rival], scale: Scale) {
+    ours::ready().unwrap_or_else(|why| panic!("{why}"));
     let report = &mut Report::kept_in(out);
     if scale == Scale::Quick {
         report.say("A quick run, to see that it works. The figures mean nothing.");

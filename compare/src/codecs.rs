@@ -42,6 +42,7 @@ struct Candidate {
 struct Figures {
     /// Microseconds a page, by round.
     compress: Vec<f64>,
+    /// The same, of those pages that it made smaller: no number where there were none.
     decompress: Vec<f64>,
     /// Of all pages together.
     bytes: usize,
@@ -95,7 +96,7 @@ fn measure(candidate: &mut Candidate, number: usize, corpus: &Corpus) {
     // Compressed pages lie one behind another, as they would in a pool: not in one hot buffer.
     let mut pool = vec![0u8; corpus.pages.len() * PAGE_SIZE + ROOM];
     let mut places = Vec::with_capacity(corpus.pages.len());
-    let each = |time: Duration| time.as_secs_f64() * 1e6 / corpus.pages.len() as f64;
+    let each = |time: Duration, pages: usize| time.as_secs_f64() * 1e6 / pages as f64;
     let begun = thread_time();
     let mut at = 0;
     for page in &corpus.pages {
@@ -104,14 +105,14 @@ fn measure(candidate: &mut Candidate, number: usize, corpus: &Corpus) {
             at += len.next_multiple_of(16);
         }
     }
-    figures.compress.push(each(thread_time() - begun));
+    figures.compress.push(each(thread_time() - begun, corpus.pages.len()));
     let mut out = [0; PAGE_SIZE];
     let begun = thread_time();
     for &(at, len) in &places {
         assert!(context.decompress(&pool[at..at + len], &mut out).is_ok(), "{}", candidate.name);
         std::hint::black_box(&out);
     }
-    figures.decompress.push(each(thread_time() - begun));
+    figures.decompress.push(each(thread_time() - begun, places.len()));
     // What does not get smaller is stored as it is.
     let refused = corpus.pages.len() - places.len();
     figures.bytes = places.iter().map(|(_, len)| len).sum::<usize>() + refused * PAGE_SIZE;
@@ -150,7 +151,7 @@ pub fn run(report: &mut Report, corpora: &Corpora, scale: Scale) {
     let rounds = scale.of(7, 1);
     report.say(format!(
         "{rounds} rounds in turn, processor time of one thread in microseconds a page of 4096 bytes, medians with the extremes \
-         of the rounds, geometric means over the corpora. Where a compressor of ours is a C library (lz4 and lz4hc: liblz4; \
+         of the rounds, geometric means over the corpora. Decompressed are the pages that the compressor made smaller. Where a compressor of ours is a C library (lz4 and lz4hc: liblz4; \
          zstd: libzstd; deflate: libdeflate), its row is that library's."
     ));
     let corpora = corpora.read(report, scale.of(1000, 32));
@@ -171,11 +172,24 @@ pub fn run(report: &mut Report, corpora: &Corpora, scale: Scale) {
 
 type Times = fn(&Figures) -> &Vec<f64>;
 
+/// The geometric mean without the corpora of which a compressor made no page smaller.
+fn known_mean(figures: impl Iterator<Item = f64>) -> f64 {
+    geometric_mean(figures.filter(|figure| figure.is_finite() && *figure > 0.0))
+}
+
 impl Candidate {
     /// The geometric mean over the corpora, by round.
-    fn means(&self, times: Times, rounds: usize) -> Vec<f64> {
-        let mean = |round: usize| geometric_mean(self.figures.iter().map(|figures| times(figures)[round]));
-        (0..rounds).map(mean).collect()
+    fn means(&self, times: Times, rounds: usize) -> Spread {
+        let mean = |round: usize| known_mean(self.figures.iter().map(|figures| times(figures)[round]));
+        Spread((0..rounds).map(mean).collect())
+    }
+
+    /// The same of how many times as long it took as the other.
+    fn against(&self, other: &Candidate, times: Times, rounds: usize) -> Spread {
+        let both = || self.figures.iter().zip(&other.figures);
+        let mean =
+            |round: usize| known_mean(both().map(|(own, other)| times(own)[round] / times(other)[round]));
+        Spread((0..rounds).map(mean).collect())
     }
 
     fn ratio(&self, number: usize, corpus: &Corpus) -> f64 {
@@ -186,10 +200,6 @@ impl Candidate {
 fn tables(report: &mut Report, candidates: &[Candidate], corpora: &[Corpus], rounds: usize) {
     let standard =
         candidates.iter().find(|it| it.name == STANDARD).expect("it is one of ours, and was right");
-    let against = |candidate: &Candidate, times: Times| {
-        let (own, other) = (candidate.means(times, rounds), standard.means(times, rounds));
-        Spread(own.iter().zip(other).map(|(own, other)| own / other).collect())
-    };
     let (out, back): (Times, Times) = (|it| &it.compress, |it| &it.decompress);
     let (out_us, ratio) = ("compress us", "ratio");
     let heads = [
@@ -212,10 +222,10 @@ fn tables(report: &mut Report, candidates: &[Candidate], corpora: &[Corpus], rou
         report.row([
             candidate.name.clone(),
             candidate.by.to_owned(),
-            format!("{:.2}", Spread(candidate.means(out, rounds))),
-            format!("{:.2}", against(candidate, out)),
-            format!("{:.2}", Spread(candidate.means(back, rounds))),
-            format!("{:.2}", against(candidate, back)),
+            format!("{:.2}", candidate.means(out, rounds)),
+            format!("{:.2}", candidate.against(standard, out, rounds)),
+            format!("{:.2}", candidate.means(back, rounds)),
+            format!("{:.2}", candidate.against(standard, back, rounds)),
             format!("{:.3}", geometric_mean(ratios)),
             format!("{:.1}%", poor.sum::<f64>() * 100.0 / corpora.len() as f64),
             if held == 0 { "not told".to_owned() } else { held.to_string() },
@@ -233,7 +243,10 @@ fn tables(report: &mut Report, candidates: &[Candidate], corpora: &[Corpus], rou
             report.cells(std::iter::once(candidate.name.clone()).chain(cells).collect());
         }
     };
-    let middle = |times: &Vec<f64>| format!("{:.2}", median(times.clone()).0);
+    let middle = |times: &Vec<f64>| {
+        let middle = median(times.clone()).0;
+        if middle.is_finite() { format!("{middle:.2}") } else { "-".to_owned() }
+    };
     by_corpus("Ratio", &|it, number| format!("{:.3}", it.ratio(number, &corpora[number])));
     by_corpus("Microseconds to compress a page", &|it, number| middle(&it.figures[number].compress));
     by_corpus("Microseconds to decompress a page", &|it, number| middle(&it.figures[number].decompress));

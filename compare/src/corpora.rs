@@ -49,10 +49,9 @@ pub struct Corpus {
 impl Corpora {
     /// These files, or where there are none, the memory of programs.
     pub fn given_or_made(files: &[PathBuf], scale: Scale) -> Corpora {
-        let directory = std::env::temp_dir().join(format!("uzswap-compare-{}.pages", std::process::id()));
+        let directory = tempfile::tempdir().expect("a directory").keep();
         let name = directory.to_str().expect("a temporary path is ASCII");
         let removed = Undo::by(&["rm", "-rf", name]).expect("a shell");
-        fs::create_dir(&directory).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut corpora =
             Corpora { files: files.to_vec(), missing: Vec::new(), directory, _removed: removed };
         if files.is_empty() {
@@ -78,22 +77,24 @@ impl Corpora {
         &self.files
     }
 
-    /// One file with pages of all of them, in runs of neighbours.
+    /// The pages of each file that are not same-filled.
+    pub fn pages(&self) -> impl Iterator<Item = Vec<Page>> {
+        self.files.iter().map(|file| pages_of(file).0)
+    }
+
+    /// One file with pages of all of them that are not same-filled, in runs of neighbours.
     pub fn mixed(&self) -> PathBuf {
-        if let [one] = self.files.as_slice() {
-            return one.clone();
-        }
         let path = self.directory.join("mixed");
         let mut mixed = File::create(&path).expect("the directory is ours");
-        let contents: Vec<Vec<u8>> = self.files.iter().map(|file| bytes_of(file)).collect();
-        let mut runs: Vec<_> = contents.iter().map(|bytes| bytes.chunks_exact(RUN * PAGE_SIZE)).collect();
+        let contents: Vec<_> = self.pages().collect();
+        let mut runs: Vec<_> = contents.iter().map(|pages| pages.chunks(RUN)).collect();
         // As many of each: the smallest has the say.
         loop {
-            let round: Vec<&[u8]> = runs.iter_mut().map_while(Iterator::next).collect();
+            let round: Vec<&[Page]> = runs.iter_mut().map_while(Iterator::next).collect();
             if round.len() < runs.len() {
                 return path;
             }
-            mixed.write_all(&round.concat()).expect("there is room for pages");
+            mixed.write_all(round.concat().as_flattened()).expect("there is room for pages");
         }
     }
 
@@ -113,19 +114,26 @@ impl Corpora {
 
 impl Corpus {
     fn read(file: &Path, most: usize) -> Corpus {
-        let bytes = bytes_of(file);
-        let (all, _) = bytes.as_chunks::<PAGE_SIZE>();
-        let pages: Vec<&Page> = all.iter().filter(|page| page[8..] != page[..PAGE_SIZE - 8]).collect();
-        assert!(!pages.is_empty(), "{}: no page that is not same-filled", file.display());
+        let (pages, same_filled) = pages_of(file);
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let same_filled = all.len() - pages.len();
         let step = pages.len().div_ceil(most);
-        Corpus { name, pages: pages.into_iter().step_by(step).copied().collect(), same_filled }
+        Corpus { name, pages: pages.into_iter().step_by(step).collect(), same_filled }
     }
 }
 
-fn bytes_of(file: &Path) -> Vec<u8> {
-    fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+/// Whether all words of a page are the same.
+pub fn is_same_filled(page: &Page) -> bool {
+    page[8..] == page[..PAGE_SIZE - 8]
+}
+
+/// The pages of a file that are not same-filled, and how many are.
+fn pages_of(file: &Path) -> (Vec<Page>, usize) {
+    let bytes = fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let (all, _) = bytes.as_chunks::<PAGE_SIZE>();
+    let pages: Vec<Page> = all.iter().filter(|page| !is_same_filled(page)).copied().collect();
+    assert!(!pages.is_empty(), "{}: no page that is not same-filled", file.display());
+    let same_filled = all.len() - pages.len();
+    (pages, same_filled)
 }
 
 /// Starts a program, waits until it has built what it builds, and writes its pages to `file`.

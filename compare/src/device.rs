@@ -9,7 +9,7 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use swapdev::{Attach, Errno, PageStore, Via};
+use swapdev::{Attach, Errno, PageStore, Transport, Via};
 use undo::Undo;
 use zswap::{Keep, Options, PAGE_SIZE, Page, Profile, SwapEntry, Zswap};
 
@@ -19,8 +19,13 @@ use crate::figures::{Spread, median};
 use crate::report::Report;
 
 const PAGES: usize = 16384;
+/// Pages of the largest request.
+const LARGEST: usize = 64;
+/// Our compressors: the default of machines that cannot have `weft`, and the rival's.
+const OURS: [&str; 2] = ["lz4", "zstd"];
 
-/// The cache as a page store; what the command's own adapter does, without swap.
+/// The cache as a page store. The command's own adapter is in a program, which nobody can depend on, and does more: it
+/// refuses what is outside of the device and flushes to a swap file. Here nothing asks for either.
 struct Store(Zswap);
 
 fn entry(page: u64) -> SwapEntry {
@@ -57,27 +62,34 @@ impl PageStore for Store {
 }
 
 #[repr(C, align(4096))]
-struct Aligned([u8; 64 * PAGE_SIZE]);
+struct Aligned([Page; LARGEST]);
 
-/// Microseconds a page of writing all pages and of reading them, `at_once` a request. The content is checked.
-fn drive(device: &Path, pages: &[u8], at_once: usize) -> (f64, f64) {
+/// Microseconds a page.
+struct Took {
+    write: f64,
+    read: f64,
+}
+
+/// Writes all pages and reads them, `at_once` a request. The content is checked.
+fn drive(device: &Path, pages: &[Page], at_once: usize) -> Took {
     let open = || File::options().read(true).write(true).custom_flags(libc::O_DIRECT).open(device);
     let file = open().unwrap_or_else(|error| panic!("{}: {error}", device.display()));
-    let mut buffer = Box::new(Aligned([0; 64 * PAGE_SIZE]));
-    let bytes = at_once * PAGE_SIZE;
-    let a_page = |begun: Instant| begun.elapsed().as_micros() as f64 / (pages.len() / PAGE_SIZE) as f64;
+    let mut buffer = Box::new(Aligned([[0; PAGE_SIZE]; LARGEST]));
+    let buffer = &mut buffer.0[..at_once];
+    let requests = || pages.chunks_exact(at_once).zip((0u64..).step_by(at_once * PAGE_SIZE));
+    let a_page = |begun: Instant| begun.elapsed().as_micros() as f64 / pages.len() as f64;
     let begun = Instant::now();
-    for (chunk, at) in pages.chunks_exact(bytes).zip((0u64..).step_by(bytes)) {
-        buffer.0[..bytes].copy_from_slice(chunk);
-        file.write_all_at(&buffer.0[..bytes], at).expect("the device takes writes");
+    for (chunk, at) in requests() {
+        buffer.copy_from_slice(chunk);
+        file.write_all_at(buffer.as_flattened(), at).expect("the device takes writes");
     }
     let write = a_page(begun);
     let begun = Instant::now();
-    for (chunk, at) in pages.chunks_exact(bytes).zip((0u64..).step_by(bytes)) {
-        file.read_exact_at(&mut buffer.0[..bytes], at).expect("the device gives reads");
-        assert!(buffer.0[..bytes] == *chunk, "{}: wrong content at byte {at}", device.display());
+    for (chunk, at) in requests() {
+        file.read_exact_at(buffer.as_flattened_mut(), at).expect("the device gives reads");
+        assert!(buffer == chunk, "{}: wrong content at byte {at}", device.display());
     }
-    (write, a_page(begun))
+    Took { write, read: a_page(begun) }
 }
 
 /// nbdkit, nbdfuse and a loop device.
@@ -100,9 +112,8 @@ fn output(program: &str, args: &[&str]) -> Option<String> {
 
 impl Rival {
     fn start() -> Option<Rival> {
-        let dir = std::env::temp_dir().join(format!("uzswap-compare-{}", std::process::id()));
+        let dir = tempfile::tempdir().ok()?.keep();
         let down = Undo::by(&["sh", "-c", DOWN, "sh", dir.to_str()?]).ok()?;
-        std::fs::create_dir_all(&dir).ok()?;
         let (socket, disk) = (dir.join("socket"), dir.join("disk"));
         std::fs::write(&disk, "").ok()?;
         let size = format!("{}", PAGES * PAGE_SIZE);
@@ -139,23 +150,10 @@ fn wait_for(ready: impl Fn() -> bool) {
     }
 }
 
-/// Measures both.
-pub fn run(report: &mut Report, corpora: &Corpora, scale: Scale) {
-    report.section("The swap device");
-    let files = corpora.files();
-    let mut pages = Vec::new();
-    for file in files {
-        let bytes = std::fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let most = scale.of(PAGES, 1024) / files.len();
-        pages.extend(bytes.chunks_exact(PAGE_SIZE).take(most).flatten());
-    }
-    pages.truncate(pages.len() / (64 * PAGE_SIZE) * 64 * PAGE_SIZE);
-    let Some(rival) = Rival::start().filter(|rival| rival.loop_device.exists()) else {
-        report.skip("device", "it needs root and the packages nbdkit and nbdfuse");
-        return;
-    };
+/// A device of ours.
+fn ours(compressor: &str) -> Box<dyn Transport> {
     let mut options = Options::new(Profile::named("default").expect("there is a default profile"));
-    options.params = vec![("compressor".into(), "lz4".into())];
+    options.params = vec![("compressor".into(), compressor.into())];
     let cache = Zswap::new(options).expect("the options are valid");
     cache.swapon(0, u32::try_from(PAGES).expect("few pages"), None).expect("the type is off");
     let attach = Attach {
@@ -164,12 +162,34 @@ pub fn run(report: &mut Report, corpora: &Corpora, scale: Scale) {
         label: "uzswap:compare",
         record: &mut |_| Ok(()),
     };
-    let ours = Via::Fuse.attach(attach).unwrap_or_else(|error| panic!("uzswap's device: {error}"));
+    Via::Fuse.attach(attach).unwrap_or_else(|error| panic!("uzswap's device: {error}"))
+}
+
+/// At most `most` pages of all files, as many as make requests of the largest size.
+fn whole_requests(corpora: &Corpora, most: usize) -> Vec<Page> {
+    let most = most / corpora.files().len();
+    let mut pages: Vec<Page> = corpora.pages().flat_map(|pages| pages.into_iter().take(most)).collect();
+    pages.truncate(pages.len() / LARGEST * LARGEST);
+    assert!(!pages.is_empty(), "{LARGEST} pages that are not same-filled are a request");
+    pages
+}
+
+/// Measures both.
+pub fn run(report: &mut Report, corpora: &Corpora, scale: Scale) {
+    report.section("The swap device");
+    let pages = whole_requests(corpora, scale.of(PAGES, 1024));
+    let Some(rival) = Rival::start().filter(|rival| rival.loop_device.exists()) else {
+        report.skip("device", "it needs root and the packages nbdkit and nbdfuse");
+        return;
+    };
+    let devices = OURS.map(|codec| (codec, ours(codec)));
     let rounds = scale.of(5, 1);
     report.say(format!(
-        "uzswap (lz4) and nbdkit (memory, zstd) with nbdfuse and a loop device: {} pages a round, {rounds} rounds in turn, \
-         O_DIRECT, one request at a time; microseconds a page, and the ratio of write and read together.",
-        pages.len() / PAGE_SIZE
+        "uzswap ({}) and nbdkit (memory, zstd) with nbdfuse and a loop device: {} pages a round, {rounds} rounds in turn, \
+         O_DIRECT, one request at a time; microseconds a page, and the ratio of write and read together. A row names uzswap's \
+         compressor and nbdkit's.",
+        OURS.join("; "),
+        pages.len(),
     ));
     report.table(&[
         "request",
@@ -179,30 +199,38 @@ pub fn run(report: &mut Report, corpora: &Corpora, scale: Scale) {
         "nbdkit read us",
         "ratio (goal 0.40)",
     ]);
-    for at_once in [1, 8, 64] {
-        let mut figures: [Vec<f64>; 4] = Default::default();
-        let mut ratios = Vec::new();
+    for at_once in [1, 8, LARGEST] {
+        let mut own: [Vec<Took>; OURS.len()] = Default::default();
+        let mut theirs = Vec::new();
         for _ in 0..rounds {
-            let (our_write, our_read) = drive(ours.path(), &pages, at_once);
-            let (their_write, their_read) = drive(&rival.loop_device, &pages, at_once);
-            for (figures, figure) in figures.iter_mut().zip([our_write, our_read, their_write, their_read]) {
-                figures.push(figure);
+            for (own, (_, device)) in own.iter_mut().zip(&devices) {
+                own.push(drive(device.path(), &pages, at_once));
             }
-            ratios.push((our_write + our_read) / (their_write + their_read));
+            theirs.push(drive(&rival.loop_device, &pages, at_once));
         }
-        let [our_write, our_read, their_write, their_read] =
-            figures.map(|figures| format!("{:.2}", median(figures).0));
-        report.row([
-            format!("{} KiB", at_once * 4),
-            our_write,
-            our_read,
-            their_write,
-            their_read,
-            format!("{:.3}", Spread(ratios)),
-        ]);
+        for (own, (codec, _)) in own.iter().zip(&devices) {
+            row(report, format!("{} KiB, {codec} / zstd", at_once * 4), own, &theirs);
+        }
     }
     report.bars("device", &["uzswap write us", "uzswap read us", "nbdkit write us", "nbdkit read us"]);
-    if let Err(error) = ours.detach() {
-        report.say(format!("uzswap's device: {error}"));
+    for (_, device) in devices {
+        if let Err(error) = device.detach() {
+            report.say(format!("uzswap's device: {error}"));
+        }
     }
+}
+
+fn row(report: &mut Report, name: String, own: &[Took], theirs: &[Took]) {
+    let middle =
+        |rounds: &[Took], of: fn(&Took) -> f64| format!("{:.2}", median(rounds.iter().map(of).collect()).0);
+    let ratios =
+        own.iter().zip(theirs).map(|(own, other)| (own.write + own.read) / (other.write + other.read));
+    report.row([
+        name,
+        middle(own, |took| took.write),
+        middle(own, |took| took.read),
+        middle(theirs, |took| took.write),
+        middle(theirs, |took| took.read),
+        format!("{:.3}", Spread(ratios.collect())),
+    ]);
 }

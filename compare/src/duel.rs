@@ -1,15 +1,15 @@
 //! Rivals and ours in turn, at equal total memory: what the rival's cgroup allows plus what its pool and mapped files take
-//! beside that is our cap, and in our cap everything counts.
+//! beside that is our cap. The two caps do not count the same: [`MEASURES`].
 
 mod table;
 
 use crate::Scale;
-use crate::measure::{Load, Ran};
+use crate::measure::{Load, Ran, Tries, failures};
 use crate::ours::{self, Own};
 use crate::report::Report;
 use crate::rival::{self, Rival, Theirs};
 
-pub use table::{MEAN, Ratios};
+pub use table::{MEAN, MEASURES, Ratios};
 
 /// Rounds against the rival that the goals are for. Against the others there is one, so that all of it ends in time.
 pub const ROUNDS: usize = 3;
@@ -39,6 +39,13 @@ struct Round {
     cap: u64,
 }
 
+struct Rounds {
+    /// Those that ended well for both.
+    ended: Vec<Round>,
+    /// What did not, if anything.
+    failed: Option<String>,
+}
+
 /// What every rival and ours need.
 ///
 /// # Errors
@@ -54,12 +61,10 @@ pub fn present(report: &mut Report, what: &str, rivals: &[Rival]) -> Vec<Rival> 
         report.skip(what, why);
         return Vec::new();
     }
-    let mut is_here = |rival: &&Rival| match rival.start(&std::env::temp_dir()) {
-        Ok(_) => true,
-        Err(why) => {
-            report.skip(&format!("{what}, {rival}"), why);
-            false
-        }
+    let mut is_here = |rival: &&Rival| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let started = rival.start(dir.path());
+        started.map_err(|why| report.skip(&format!("{what}, {rival}"), why)).is_ok()
     };
     rivals.iter().filter(&mut is_here).cloned().collect()
 }
@@ -79,7 +84,7 @@ pub fn compare<'a>(
         let middles = rivals.iter().map(|rival| {
             let rounds = rounds(rival, contest, scale);
             table::row(report, contest, rival, &rounds, figure);
-            table::ratio(&rounds, figure)
+            table::ratio(&rounds.ended, figure)
         });
         let middles = middles.collect();
         ratios.push(contest.name.clone(), middles);
@@ -87,22 +92,31 @@ pub fn compare<'a>(
     ratios
 }
 
-/// The rounds that ended for both; of a run that did not it has been said.
-fn rounds(rival: &Rival, contest: &Contest<'_>, scale: Scale) -> Vec<Round> {
-    let count = if rival.has_goals() { scale.of(ROUNDS, 1) } else { 1 };
-    (0..count).filter_map(|_| round(rival, contest)).collect()
+fn rounds(rival: &Rival, contest: &Contest<'_>, scale: Scale) -> Rounds {
+    let wanted = if rival.has_goals() { scale.of(ROUNDS, 1) } else { 1 };
+    let (mut theirs, mut own) = (Tries::default(), Tries::default());
+    let ended: Vec<Round> =
+        (0..wanted).filter_map(|_| round(rival, contest, &mut theirs, &mut own)).collect();
+    let failed =
+        failures(theirs, own).map(|failures| format!("rounds {} of {wanted}; {failures}", ended.len()));
+    Rounds { ended, failed }
 }
 
-fn round(rival: &Rival, contest: &Contest<'_>) -> Option<Round> {
+fn round(
+    rival: &Rival,
+    contest: &Contest<'_>,
+    their_tries: &mut Tries,
+    own_tries: &mut Tries,
+) -> Option<Round> {
     let dir = tempfile::tempdir().expect("a directory");
     let started = rival.start(dir.path()).unwrap_or_else(|why| panic!("{rival} was there before: {why}"));
-    let theirs = started.run(contest.cap, &contest.load);
+    let theirs = started.run(contest.cap, &contest.load, their_tries);
     drop(started);
     let theirs = theirs?;
     let cap = contest.cap + theirs.beyond;
     // Without compression everything that does not fit is on the disk, and may be with us. Behind zswap nothing is.
     let swap = (*rival == Rival::Disk).then(|| dir.path().join("uzswap.swap"));
-    let own = ours::run(cap, swap.as_deref(), &contest.load)?;
+    let own = ours::run(cap, swap.as_deref(), &contest.load, own_tries)?;
     if let Some(prints) = &contest.prints {
         assert_eq!(theirs.ran.text, *prints, "{}: another result under {rival}", contest.name);
         assert_eq!(own.ran.text, *prints, "{}: another result", contest.name);

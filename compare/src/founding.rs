@@ -7,7 +7,8 @@
 
 mod throttled;
 
-use crate::measure::{Load, measured};
+use crate::duel::MEASURES;
+use crate::measure::{Load, Tries, failures, measured, unlimited};
 use crate::proc::Traffic;
 use crate::report::Report;
 use crate::rival::Rival;
@@ -41,7 +42,7 @@ const COLUMNS: [&str; 12] = [
     "requests",
     "cut",
     "processor s",
-    "peak MiB",
+    "peak MiB (ours charged)",
 ];
 
 /// What was published, with 24 compilers in 512 MB.
@@ -64,12 +65,14 @@ pub fn run(report: &mut Report, scale: Scale) {
 fn measure(report: &mut Report, scale: Scale) -> Result<(), String> {
     let disk = Throttled::start(scale)?;
     let load = Load::script(&BUILD.replace("SOURCES", scale.of(SOURCES, QUICK_SOURCES)));
-    let alone = measured(&mut load.command(), None, None, |_| 0)
+    let alone = measured(&mut load.command(), &unlimited(), None, |_| 0)
         .ok_or("the build does not run here: it needs gcc and the sources of zstd-sys in Cargo's registry")?;
     report.say(format!(
         "The comparison that zswap began with: with a swap disk alone, and with uzswap run --swap on the same disk. With room \
          for everything, without swap: {:.1} s.\n\n\
          - a / b: the disk alone / uzswap. Goals: time cut by 60 %, I/O by 85 %\n\
+         - in the cap's column: tries of each side that did not end well\n\
+         - {MEASURES}\n\
          - the disk: {REQUESTS} requests and {} MB a second in each direction; seen before: {:.0} and {:.0} MB",
         alone.seconds,
         BYTES / 1_000_000,
@@ -87,18 +90,22 @@ fn measure(report: &mut Report, scale: Scale) -> Result<(), String> {
 
 /// The row of a cap in MiB.
 fn at(cap: u64, disk: &Throttled, load: &Load<'_>, prints: &str) -> Result<Vec<String>, String> {
-    let mut row = vec![cap.to_string()];
+    let (mut their_tries, mut own_tries) = (Tries::default(), Tries::default());
     let started = Rival::Disk.start(disk.dir())?;
-    let theirs = started.run(cap << 20, load);
+    let theirs = started.run(cap << 20, load, &mut their_tries);
     drop(started);
-    let Some(theirs) = theirs else {
-        row.push("no end".to_owned());
-        return Ok(row);
+    let name = |own_tries| match failures(their_tries, own_tries) {
+        Some(failures) => format!("{cap} ({failures})"),
+        None => cap.to_string(),
     };
-    row.push(format!("{:.1}", theirs.ran.seconds));
+    let Some(theirs) = theirs else {
+        return Ok(vec![name(own_tries), "no end".to_owned()]);
+    };
     let before = Traffic::of(&disk.stat);
-    let own = ours::run((cap << 20) + theirs.beyond, Some(&disk.dir().join("uzswap.swap")), load);
+    let own =
+        ours::run((cap << 20) + theirs.beyond, Some(&disk.dir().join("uzswap.swap")), load, &mut own_tries);
     let traffic = Traffic::of(&disk.stat).since(before);
+    let mut row = vec![name(own_tries), format!("{:.1}", theirs.ran.seconds)];
     let Some(own) = own else {
         row.push("no end".to_owned());
         return Ok(row);
@@ -112,6 +119,6 @@ fn at(cap: u64, disk: &Throttled, load: &Load<'_>, prints: &str) -> Result<Vec<S
         row.extend([format!("{one} / {other}"), cut(one as f64, other as f64)]);
     }
     row.push(format!("{:.1} / {:.1}", theirs.ran.processor, own.ran.processor));
-    row.push(format!("{} / {}", theirs.ran.peak >> 20, own.ran.peak >> 20));
+    row.push(format!("{} / {} ({})", theirs.ran.peak >> 20, own.ran.peak >> 20, own.charged >> 20));
     Ok(row)
 }

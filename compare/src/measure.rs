@@ -4,15 +4,21 @@
 //! of ours is the child here, so all of its work counts. What kernel threads do for a program counts for nobody.
 
 use std::ffi::CString;
+use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use tests::cgroup::Cgroup;
 
+use crate::proc::text;
+
 /// No run takes this long.
 const LIMIT: Duration = Duration::from_secs(300);
+/// Nor does what it printed take this long to come, once it has ended: somebody who did not end keeps the pipe.
+const PRINTED: Duration = Duration::from_secs(10);
 /// Between two looks at its memory.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -50,18 +56,70 @@ pub struct Ran {
     pub peak: u64,
 }
 
-/// Runs a command, in a cgroup if there is one, and has `memory` look at its process every two milliseconds. `None`: it
-/// failed or was killed, which has been said.
+/// Runs of one side, and those of them that did not end well.
+#[derive(Clone, Copy, Default)]
+pub struct Tries {
+    made: usize,
+    failed: usize,
+}
+
+impl Tries {
+    /// Counts one, of which this came.
+    pub fn count<T>(&mut self, ran: Option<T>) -> Option<T> {
+        self.made += 1;
+        self.failed += usize::from(ran.is_none());
+        ran
+    }
+}
+
+/// Both sides' tries, of which some failed: theirs, and ours.
+pub fn failures(theirs: Tries, own: Tries) -> Option<String> {
+    (theirs.failed + own.failed > 0).then(|| format!("theirs failed {theirs}, ours {own}"))
+}
+
+impl fmt::Display for Tries {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} of {}", self.failed, self.made)
+    }
+}
+
+/// A group that limits nothing: it tells who belongs to a program, and has all of them charged to one, as in the rivals'.
+pub fn unlimited() -> Cgroup {
+    Cgroup::plain(1 << 40).expect("a memory cgroup")
+}
+
+/// Kills who is in a group.
+fn kill_members(group: &Cgroup) {
+    let members = text(group.path().join("cgroup.procs"));
+    // A member that our namespace does not show is a 0 there, and to kill that would be to kill us.
+    for pid in members.lines().filter_map(|pid| pid.parse().ok()).filter(|pid| *pid > 0) {
+        // SAFETY: numbers only; whoever it was may have ended.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+}
+
+/// Reads all of it in a thread of its own: whoever keeps the pipe open keeps that thread, and not us.
+fn reading(mut out: ChildStdout) -> Receiver<String> {
+    let (send, text) = channel();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        out.read_to_string(&mut text).expect("it prints text");
+        // Nobody may wait for it any more.
+        let _ = send.send(text);
+    });
+    text
+}
+
+/// Runs a command in a cgroup, and has `memory` look at its process every two milliseconds. Who it leaves behind is killed.
+/// `None`: it failed or was killed, which has been said.
 pub fn measured(
     command: &mut Command,
-    group: Option<&Cgroup>,
+    group: &Cgroup,
     client: Option<Client<'_>>,
     mut memory: impl FnMut(u32) -> u64,
 ) -> Option<Ran> {
-    let group = group.map(|group| {
-        let procs = group.path().join("cgroup.procs").into_os_string().into_encoded_bytes();
-        CString::new(procs).expect("no zero in it")
-    });
+    let procs = group.path().join("cgroup.procs").into_os_string().into_encoded_bytes();
+    let procs = CString::new(procs).expect("no zero in it");
     // SAFETY: system calls only, and of strings made before the fork.
     unsafe {
         command.pre_exec(move || {
@@ -69,7 +127,6 @@ pub fn measured(
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            let Some(procs) = &group else { return Ok(()) };
             let fd = libc::open(procs.as_ptr(), libc::O_WRONLY);
             let written = libc::write(fd, c"0".as_ptr().cast(), 1);
             libc::close(fd);
@@ -80,36 +137,41 @@ pub fn measured(
     let spawned = command.stdout(Stdio::piped()).spawn();
     let mut child =
         spawned.map_err(|error| eprintln!("{}: {error}", command.get_program().display())).ok()?;
+    let printed = reading(child.stdout.take().expect("it has a pipe"));
     std::thread::scope(|scope| {
         let told = client.map(|client| scope.spawn(client));
-        let mut peak = 0;
+        let (mut peak, mut is_late) = (0, false);
         let ended = loop {
             if let Some(ended) = ended(child.id()) {
                 break ended;
             }
             if begun.elapsed() > LIMIT {
-                eprintln!("{command:?} did not end in {LIMIT:?}");
-                child.kill().expect("it is not waited for yet");
+                if !std::mem::replace(&mut is_late, true) {
+                    eprintln!("{command:?} did not end in {LIMIT:?}");
+                }
+                kill_members(group);
             }
             peak = peak.max(memory(child.id()));
             std::thread::sleep(LOOK);
         };
         let (status, processor, major_faults) = ended;
         let seconds = begun.elapsed().as_secs_f64();
-        let mut text = String::new();
-        let mut out = child.stdout.take().expect("it has a pipe");
-        out.read_to_string(&mut text).expect("it prints text");
+        let text = printed.recv_timeout(PRINTED);
+        kill_members(group);
         if !status.success() {
             eprintln!("{}: {status}", command.get_program().display());
             return None;
         }
-        if let Some(told) = told {
-            text = told
+        let text = match told {
+            Some(told) => told
                 .join()
                 .expect("a client does not panic")
                 .map_err(|error| eprintln!("client: {error}"))
-                .ok()?;
-        }
+                .ok()?,
+            None => {
+                text.map_err(|_| eprintln!("{command:?} left somebody who keeps its output open")).ok()?
+            }
+        };
         Some(Ran { text, seconds, processor, major_faults, peak })
     })
 }
@@ -129,4 +191,22 @@ fn ended(pid: u32) -> Option<(ExitStatus, f64, u64)> {
             usage.ru_majflt.unsigned_abs(),
         )
     })
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn who_keeps_the_pipe_open_is_killed_and_not_waited_for() {
+        if let Err(why) = crate::rival::ready() {
+            return tests::need::skip("who_keeps_the_pipe_open_is_killed_and_not_waited_for", &why);
+        }
+        let group = unlimited();
+        let begun = Instant::now();
+        let ran = measured(&mut Load::script("sleep 100 & echo begun").command(), &group, None, |_| 0);
+        assert!(ran.is_none() && begun.elapsed() < 2 * PRINTED);
+        let empty = || text(group.path().join("cgroup.procs")).is_empty();
+        assert!(tests::wait::until(PRINTED, empty), "somebody is left");
+    }
 }

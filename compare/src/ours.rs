@@ -4,10 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tests::cgroup::Cgroup;
-
-use crate::measure::{Load, Ran, measured};
-use crate::proc::{resident, text};
+use crate::measure::{Load, Ran, Tries, measured, unlimited};
+use crate::proc::{charged, resident, text, uncharged};
 
 /// A run of ours. Its peak is what was seen from outside.
 pub struct Own {
@@ -17,7 +15,9 @@ pub struct Own {
     /// Faults that waited for a page that was out. Where the kernel's swap counts a major fault; `ran` counts those apart
     /// that were the kernel's with us too.
     pub faults: u64,
-    /// Reads and writes of the swap file.
+    /// The peak by the measure that the rivals' cap is of: what the kernel charges to the group, and what it does not pay for.
+    pub charged: u64,
+    /// Pages read from the swap file and written to it without the cache; several may be one request.
     pub requests: u64,
 }
 
@@ -33,8 +33,9 @@ pub fn ready() -> Result<(), String> {
     if uzswap().exists() { Ok(()) } else { Err("the command uzswap is not built beside this one".to_owned()) }
 }
 
-/// Runs a program under `cap` bytes, with a swap file if there is one. `None`: it did not end well, which has been said.
-pub fn run(cap: u64, swap: Option<&Path>, load: &Load<'_>) -> Option<Own> {
+/// Runs a program under `cap` bytes, with a swap file if there is one, and counts in `tries`. `None`: it did not end well,
+/// which has been said.
+pub fn run(cap: u64, swap: Option<&Path>, load: &Load<'_>, tries: &mut Tries) -> Option<Own> {
     let dir = tempfile::tempdir().expect("a directory");
     let stats = dir.path().join("stats");
     let mut command = Command::new(uzswap());
@@ -43,16 +44,22 @@ pub fn run(cap: u64, swap: Option<&Path>, load: &Load<'_>) -> Option<Own> {
         command.arg("--swap").arg(swap);
     }
     command.arg("--").args(&load.words);
-    // The group limits nothing: it is there so that both sides are charged to one, and tells who belongs to the program.
-    let group = Cgroup::new(1 << 40).expect("a memory cgroup");
+    let group = unlimited();
     let members = group.path().join("cgroup.procs");
-    let ran = measured(&mut command, Some(&group), load.client, |top| resident(top, &text(&members)))?;
+    let mut most = 0;
+    let ran = measured(&mut command, &group, load.client, |top| {
+        let seen = resident(top, &text(&members));
+        most = most.max(charged(&group) + uncharged(&group, seen.mapped));
+        seen.bytes
+    });
+    let ran = tries.count(ran)?;
     let written = fs::read_to_string(&stats).expect("uzswap run writes its numbers");
     let numbers: serde_json::Value = serde_json::from_str(&written).expect("they are JSON");
     let number = |name: &str| numbers[name].as_u64().expect("it counts that");
     Some(Own {
         ran,
         counted: number("peak_total_bytes"),
+        charged: most,
         requests: number("device_reads") + number("device_writes"),
         faults: number("faults").saturating_sub(number("zero_faults")),
     })

@@ -1,6 +1,6 @@
 //! Which page should leave: miss ratios of eviction policies on the traces of the workload, by simulation.
 //!
-//! Three of them see every access, which nobody outside the kernel does: LRU, and CLOCK, SIEVE and S3-FIFO with the hardware's
+//! Four of them see every access, which nobody outside the kernel does: LRU, and CLOCK, SIEVE and S3-FIFO with the hardware's
 //! accessed bits. `PAGEMAP_SCAN` shows which pages were written since the last scan (WP_ASYNC), and nothing of reads: CLOCK by
 //! written bits is what a scanning pager could have, and pays a write fault for each bit. FIFO and the pager's own see faults
 //! alone. MIN knows the future.

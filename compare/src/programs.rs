@@ -6,7 +6,7 @@ mod redis;
 use crate::Scale;
 use crate::duel::{self, Contest, Figure, MEAN, ROUNDS};
 use crate::figures::{geometric_mean, median};
-use crate::measure::{Load, measured};
+use crate::measure::{Load, Tries, measured, unlimited};
 use crate::ours;
 use crate::report::Report;
 use crate::rival::Rival;
@@ -131,8 +131,9 @@ fn without_pressure(
     let (mut alone, mut with_room, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut prints = None;
     for _ in 0..rounds {
-        let ran = measured(&mut load.command(), None, load.client, |_| 0)?;
-        let own = ours::run(FAR, None, load).unwrap_or_else(|| panic!("{name} does not end with room"));
+        let ran = measured(&mut load.command(), &unlimited(), load.client, |_| 0)?;
+        let own = ours::run(FAR, None, load, &mut Tries::default())
+            .unwrap_or_else(|| panic!("{name} does not end with room"));
         assert_eq!(own.ran.text, ran.text, "{name}: another result");
         alone.push(ran.seconds);
         with_room.push(own.ran.seconds);

@@ -15,11 +15,11 @@ use tests::cgroup::{Cgroup, Root, memory_root};
 use tests::storage::done;
 use undo::Undo;
 
-use crate::measure::{Load, Ran, measured};
-use crate::proc::{Traffic, mapped_files, number, text};
+use crate::measure::{Load, Ran, Tries, measured};
+use crate::proc::{Traffic, charged, mapped_files, number, text, uncharged};
 
 /// Attempts at a run: the kernel may kill it for want of memory although there is swap; tried again, it lets it live.
-const TRIES: usize = 4;
+pub const TRIES: usize = 4;
 /// Nothing is tried again after this: it would take too long rather than too much memory.
 const TRYING: Duration = Duration::from_secs(100);
 /// Bytes of a swap area: as good as unlimited for what is run here.
@@ -110,8 +110,6 @@ impl Rival {
     /// # Errors
     /// What is missing here.
     pub fn start(&self, dir: &Path) -> Result<Started, String> {
-        // The kernel's own zswap would take pages before the others.
-        let off = Undo::kernel_zswap_off().map_err(|error| format!("{ZSWAP}: {error}"))?;
         let mut undone: Vec<Undo> = Vec::new();
         let (pool, stat) = match self {
             Rival::Zram(compressor) => {
@@ -147,8 +145,12 @@ impl Rival {
                 (pool, stat_of_disk(dir)?)
             }
         };
-        undone.extend(off);
-        let cgroup = Cgroup::new(AREA).map_err(|error| format!("a memory cgroup: {error}"))?;
+        if !matches!(self, Rival::Zswap(_)) {
+            // The kernel's own zswap would take pages before the others. With the zswap rival its file has an undo already, and
+            // of two nobody knows which would be the last to write.
+            undone.extend(Undo::kernel_zswap_off().map_err(|error| format!("{ZSWAP}: {error}"))?);
+        }
+        let cgroup = Cgroup::plain(AREA).map_err(|error| format!("a memory cgroup: {error}"))?;
         Ok(Started { pool, stat, cgroup, _undone: undone })
     }
 }
@@ -198,18 +200,21 @@ pub fn stat_of_disk(dir: &Path) -> Result<PathBuf, String> {
 }
 
 impl Started {
-    /// Runs a program under `cap` bytes. `None`: it did not end well, which has been said.
-    pub fn run(&self, cap: u64, load: &Load<'_>) -> Option<Theirs> {
+    /// Runs a program under `cap` bytes, and counts in `tries`. `None`: it did not end well, which has been said.
+    pub fn run(&self, cap: u64, load: &Load<'_>, tries: &mut Tries) -> Option<Theirs> {
         self.cgroup.set_limit(cap).expect("the limit can be set");
         let begun = Instant::now();
         (0..TRIES).take_while(|_| begun.elapsed() < TRYING).find_map(|_| {
             let before = Traffic::of(&self.stat);
             let mut beyond = 0;
-            let ran = measured(&mut load.command(), Some(&self.cgroup), load.client, |_| {
-                let extra = self.pool() + self.uncharged();
+            let ran = measured(&mut load.command(), &self.cgroup, load.client, |_| {
+                let members = text(self.cgroup.path().join("cgroup.procs"));
+                let files = members.lines().map(mapped_files).max().unwrap_or(0);
+                let extra = self.pool() + uncharged(&self.cgroup, files);
                 beyond = beyond.max(extra);
-                number(&text(self.cgroup.path().join("memory.usage_in_bytes")), "") + extra
-            })?;
+                charged(&self.cgroup) + extra
+            });
+            let ran = tries.count(ran)?;
             Some(Theirs { ran, beyond, traffic: Traffic::of(&self.stat).since(before) })
         })
     }
@@ -225,12 +230,5 @@ impl Started {
             }
             Pool::None => 0,
         }
-    }
-
-    /// Bytes of mapped files that the group does not pay for: those of the process with most, as in our own count.
-    fn uncharged(&self) -> u64 {
-        let members = text(self.cgroup.path().join("cgroup.procs"));
-        let most = members.lines().map(mapped_files).max().unwrap_or(0);
-        most.saturating_sub(number(&text(self.cgroup.path().join("memory.stat")), "mapped_file "))
     }
 }

@@ -17,18 +17,30 @@ const UNTIL_UNDONE: Duration = Duration::from_secs(60);
 #[derive(PartialEq, Debug)]
 struct State(Machine, BTreeMap<String, String>);
 
+const MEMORY: &str = "/sys/fs/cgroup/memory";
+
+fn names(dir: &str, begin: &str) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    let paths = entries.map(|entry| format!("{dir}/{}", entry.file_name().display()));
+    paths.filter(|path| path.starts_with(&format!("{dir}/{begin}"))).collect()
+}
+
+/// Whether something is swapped out to an area, and a program runs in a group of the comparison's.
+fn swaps(compare: u32) -> bool {
+    let areas = fs::read_to_string("/proc/swaps").expect("there is /proc");
+    let used = |line: &str| line.split_whitespace().nth(3).is_some_and(|used| used != "0");
+    let members = |group: String| fs::read_to_string(group + "/cgroup.procs").unwrap_or_default();
+    areas.lines().skip(1).any(used)
+        && names(MEMORY, &format!("uzswap-{compare}-")).into_iter().any(|group| !members(group).is_empty())
+}
+
 impl State {
     fn now(nowhere: &Path) -> State {
-        let names = |dir: &str, begin: &str| {
-            let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-            let paths = entries.map(|entry| format!("{dir}/{}", entry.file_name().display()));
-            paths.filter(|path| path.starts_with(&format!("{dir}/{begin}"))).collect::<Vec<_>>()
-        };
         let zswap = names("/sys/module/zswap/parameters", "");
         let zram = names("/sys/block", "zram").into_iter().map(|device| device + "/disksize");
         let limits = names("/sys/fs/cgroup/blkio", "blkio.throttle.").into_iter();
         let limits = limits.filter(|path| path.ends_with("_device"));
-        let groups = names("/sys/fs/cgroup/memory", "uzswap-");
+        let groups = names(MEMORY, "uzswap-");
         let all = zswap.into_iter().chain(zram).chain(limits).chain(groups);
         let read = |path: String| {
             let text = fs::read_to_string(&path).unwrap_or_default();
@@ -45,10 +57,7 @@ fn killed_while_it_swaps(args: &[&str], nowhere: &Path) {
         .stdout(Stdio::null())
         .spawn()
         .expect("it starts");
-    let areas = || fs::read_to_string("/proc/swaps").expect("there is /proc").lines().count() - 1;
-    let swaps = wait::until(UNTIL_SWAP, || areas() > 0);
-    // In the middle of its work.
-    std::thread::sleep(Duration::from_millis(300));
+    let swaps = wait::until(UNTIL_SWAP, || swaps(compare.id()));
     compare.kill().expect("it still runs");
     compare.wait().expect("it is our child");
     assert!(swaps, "{args:?} does not swap");

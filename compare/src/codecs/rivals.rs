@@ -1,5 +1,5 @@
-//! What others have made, behind our trait. Buffers that a rival wants larger than its result are given to it and copied
-//! from, which costs it some tens of nanoseconds of microseconds.
+//! What others have made, behind our trait. A rival that wants a buffer larger than its result has one that it keeps, and
+//! the result is copied from there: some tens of nanoseconds of microseconds.
 
 use zcomp::{CompressError, Context, DecompressError, PAGE_SIZE, Page};
 
@@ -11,11 +11,15 @@ use crate::report::Report;
 pub fn all(report: &mut Report) -> Vec<(&'static str, &'static str, Box<dyn Context>)> {
     let mut all: Vec<(&str, &str, Box<dyn Context>)> = vec![
         ("lzokay", "lzokay", Box::new(Lzokay(lzokay::compress::Dict::new()))),
-        ("lz4_flex", "lz4_flex", Box::new(Lz4Flex(lz4_flex::block::CompressTable::default()))),
+        (
+            "lz4_flex",
+            "lz4_flex",
+            Box::new(Lz4Flex { table: lz4_flex::block::CompressTable::default(), room: room() }),
+        ),
         (
             "snappy",
             "snap",
-            Box::new(Snappy { to: snap::raw::Encoder::new(), from: snap::raw::Decoder::new() }),
+            Box::new(Snappy { to: snap::raw::Encoder::new(), from: snap::raw::Decoder::new(), room: room() }),
         ),
         ("trueno lz4", "trueno-zram-core", Box::new(Trueno::LZ4)),
         ("trueno zstd 1", "trueno-zram-core", Box::new(Trueno::ZSTD)),
@@ -23,10 +27,16 @@ pub fn all(report: &mut Report) -> Vec<(&'static str, &'static str, Box<dyn Cont
         ("zlib-rs 6", "zlib-rs", Box::new(Zlib::new(6))),
     ];
     match Liblzo2::open() {
-        Some(library) => all.insert(0, ("lzo1x_1", "liblzo2", Box::new(library))),
+        Some(library) => all.insert(0, ("lzo1x_1", "liblzo2", Box::new(Lzo { library, room: room() }))),
         None => report.skip("liblzo2", "it is not installed"),
     }
     all
+}
+
+type Room = Box<[u8; ROOM]>;
+
+fn room() -> Room {
+    Box::new([0; ROOM])
 }
 
 /// What was made in `room` becomes the result, where it fits.
@@ -40,15 +50,19 @@ fn whole<E>(len: Result<usize, E>) -> Result<(), DecompressError> {
     if matches!(len, Ok(PAGE_SIZE)) { Ok(()) } else { Err(DecompressError) }
 }
 
-impl Context for Liblzo2 {
+struct Lzo {
+    library: Liblzo2,
+    room: Room,
+}
+
+impl Context for Lzo {
     fn compress(&mut self, page: &Page, out: &mut [u8]) -> Result<usize, CompressError> {
-        let mut room = [0; ROOM];
-        let len = Liblzo2::compress(self, page, &mut room);
-        take(&room[..len], out)
+        let len = self.library.compress(page, &mut self.room[..]);
+        take(&self.room[..len], out)
     }
 
     fn decompress(&mut self, data: &[u8], page: &mut Page) -> Result<(), DecompressError> {
-        whole(Liblzo2::decompress(self, data, page))
+        whole(self.library.decompress(data, page))
     }
 
     fn memory_bytes(&self) -> usize {
@@ -72,14 +86,16 @@ impl Context for Lzokay {
     }
 }
 
-struct Lz4Flex(lz4_flex::block::CompressTable);
+struct Lz4Flex {
+    table: lz4_flex::block::CompressTable,
+    room: Room,
+}
 
 impl Context for Lz4Flex {
     fn compress(&mut self, page: &Page, out: &mut [u8]) -> Result<usize, CompressError> {
-        let mut room = [0; ROOM];
-        let len = lz4_flex::block::compress_into_with_table(page, &mut room, &mut self.0)
+        let len = lz4_flex::block::compress_into_with_table(page, &mut self.room[..], &mut self.table)
             .map_err(|_| CompressError::NoRoom)?;
-        take(&room[..len], out)
+        take(&self.room[..len], out)
     }
 
     fn decompress(&mut self, data: &[u8], page: &mut Page) -> Result<(), DecompressError> {
@@ -95,13 +111,13 @@ impl Context for Lz4Flex {
 struct Snappy {
     to: snap::raw::Encoder,
     from: snap::raw::Decoder,
+    room: Room,
 }
 
 impl Context for Snappy {
     fn compress(&mut self, page: &Page, out: &mut [u8]) -> Result<usize, CompressError> {
-        let mut room = [0; ROOM];
-        let len = self.to.compress(page, &mut room).map_err(|_| CompressError::Codec)?;
-        take(&room[..len], out)
+        let len = self.to.compress(page, &mut self.room[..]).map_err(|_| CompressError::Codec)?;
+        take(&self.room[..len], out)
     }
 
     fn decompress(&mut self, data: &[u8], page: &mut Page) -> Result<(), DecompressError> {
@@ -148,6 +164,7 @@ impl Context for Trueno {
 struct Zlib {
     compress: flate2::Compress,
     decompress: flate2::Decompress,
+    room: Room,
 }
 
 impl Zlib {
@@ -155,6 +172,7 @@ impl Zlib {
         Zlib {
             compress: flate2::Compress::new(flate2::Compression::new(level), false),
             decompress: flate2::Decompress::new(false),
+            room: room(),
         }
     }
 }
@@ -163,11 +181,10 @@ impl Context for Zlib {
     fn compress(&mut self, page: &Page, out: &mut [u8]) -> Result<usize, CompressError> {
         self.compress.reset();
         // zlib-rs 0.6.8 panics at level 1 where the output does not fit.
-        let mut room = [0; ROOM];
-        match self.compress.compress(page, &mut room, flate2::FlushCompress::Finish) {
+        match self.compress.compress(page, &mut self.room[..], flate2::FlushCompress::Finish) {
             Ok(flate2::Status::StreamEnd) => {
                 let len = usize::try_from(self.compress.total_out()).map_err(|_| CompressError::Codec)?;
-                take(&room[..len], out)
+                take(&self.room[..len], out)
             }
             _ => Err(CompressError::Codec),
         }

@@ -1,15 +1,28 @@
 //! How rounds are shown: a row for each contest and rival with what they cost, and the ratios of all of them side by side.
 
-use super::{Contest, Figure, ROUNDS, Round};
+use super::{Contest, Figure, ROUNDS, Round, Rounds};
 use crate::Scale;
 use crate::figures::{geometric_mean, median};
 use crate::measure::Ran;
 use crate::report::Report;
-use crate::rival::{GOALS, Rival};
+use crate::rival::{GOALS, Rival, TRIES};
 
 /// Columns beside those of the figure.
-const COSTS: [&str; 6] =
-    ["each round", "major faults", "processor s", "swapped MiB (requests; ours)", "peak MiB", "of our cap"];
+const COSTS: [&str; 7] = [
+    "each round",
+    "major faults",
+    "processor s",
+    "swapped MiB (requests; ours)",
+    "peak MiB",
+    "ours charged MiB",
+    "of our cap",
+];
+
+/// By what each side's cap goes, and what is shown of it. A line of a list.
+pub const MEASURES: &str = "caps: theirs limits what the kernel charges to their group, page tables and file cache included; ours \
+     limits anonymous and shared memory, the mapped files of the process that has most, and the supervisor. Ours charged: the \
+     peak of ours by their measure, everything that the kernel charges, and mapped files that somebody else read first; its \
+     group has no limit, so that file cache stays there which theirs would have to give up";
 
 /// The last row of the ratios.
 pub const MEAN: &str = "geometric mean";
@@ -24,9 +37,12 @@ pub fn begin(report: &mut Report, named: &str, figure: &Figure, scale: Scale) {
          - a / b: theirs / ours\n\
          - major faults: ours are those that waited for a page that was out\n\
          - swapped: what the kernel swapped, in and out, to zram's memory too; requests: of the swap device, for swap files of \
-         the whole disk, whoever made them; ours: to its own swap file, which it has against a plain one\n\
+         the whole disk, whoever made them; ours: pages of its own swap file, which it has against a plain one, several of them in a request\n\
+         - each round: where any run failed, the rounds that ended for both, and the failed of each side's tries. Theirs is \
+         tried up to {TRIES} times a round, ours once\n\
          - no end: in no round it ended well for both; the kernel may kill for want of memory although there is swap\n\
-         - peak: everything, seen from outside; of our cap: ours seen from outside, and as uzswap counts it",
+         - {MEASURES}\n\
+         - peak: everything, seen from outside, each by its cap's measure; of our cap: ours seen from outside, and as uzswap counts it",
         load.trim()
     ));
     let (theirs, own) = (format!("theirs {unit}"), format!("uzswap {unit}"));
@@ -45,11 +61,12 @@ pub fn ratio(rounds: &[Round], figure: &Figure) -> Option<f64> {
 }
 
 /// The row of a contest and a rival.
-pub fn row(report: &mut Report, contest: &Contest<'_>, rival: &Rival, rounds: &[Round], figure: &Figure) {
+pub fn row(report: &mut Report, contest: &Contest<'_>, rival: &Rival, rounds: &Rounds, figure: &Figure) {
+    let Rounds { ended: rounds, failed } = rounds;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let mut row = vec![contest.name.clone(), rival.to_string(), format!("{:.0}", mib(contest.cap))];
     let Some(ratio) = ratio(rounds, figure) else {
-        row.push("no end".to_owned());
+        row.push(format!("no end ({})", failed.as_deref().unwrap_or_default()));
         return report.cells(row);
     };
     let digits = figure.digits;
@@ -60,7 +77,8 @@ pub fn row(report: &mut Report, contest: &Contest<'_>, rival: &Rival, rounds: &[
     let (theirs, own) = both(&figure.of);
     let (their_processor, processor) = both(&|ran| ran.processor);
     let (their_peak, peak) = both(&|ran| mib(ran.peak));
-    let each: Vec<_> = each(rounds, figure).iter().map(|ratio| format!("{ratio:.2}")).collect();
+    let each = each(rounds, figure).into_iter().map(|ratio| format!("{ratio:.2}"));
+    let each: Vec<_> = each.chain(failed.iter().map(|failed| format!("({failed})"))).collect();
     row.extend([
         format!("{theirs:.digits$}"),
         format!("{own:.digits$}"),
@@ -79,6 +97,7 @@ pub fn row(report: &mut Report, contest: &Contest<'_>, rival: &Rival, rounds: &[
             middle(&|round| round.own.requests as f64)
         ),
         format!("{their_peak:.0} / {peak:.0}"),
+        format!("{:.0}", middle(&|round| mib(round.own.charged))),
         format!(
             "{:.3} {:.3}",
             middle(&|round| round.own.ran.peak as f64 / round.cap as f64),

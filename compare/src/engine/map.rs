@@ -16,7 +16,7 @@ use zswap::{PAGE_SIZE, Page, SwapEntry, Zswap};
 
 use super::{HELD, Took, cache, entry, resident, show, store_and_load};
 use crate::Scale;
-use crate::corpora::Corpora;
+use crate::corpora::{Corpora, is_same_filled};
 use crate::report::Report;
 
 struct Map {
@@ -122,7 +122,7 @@ pub fn held(store: &str, files: &[PathBuf], scale: Scale) {
         let mut page = [0; PAGE_SIZE];
         let end = scale.of(pages.capacity(), pages.len() + 256);
         while pages.len() < end && file.read_exact(&mut page).is_ok() {
-            if page[8..] != page[..PAGE_SIZE - 8] {
+            if !is_same_filled(&page) {
                 pages.push(page);
             }
         }

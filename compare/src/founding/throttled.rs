@@ -30,6 +30,8 @@ pub struct Throttled {
     pub seen: (f64, f64),
     _limits: Vec<Undo>,
     _device: LoopDevice,
+    _removed: Undo,
+    _dir: Directory,
 }
 
 impl Throttled {
@@ -50,7 +52,9 @@ impl Throttled {
             );
         }
         let dir = Directory::plain();
-        let file = dir.file("disk", 0);
+        let file = dir.path().join("disk");
+        // Gigabytes, which are not to stay when we are killed.
+        let removed = undo::storage::removed(&file);
         done(&[
             "fallocate",
             "--length",
@@ -58,8 +62,6 @@ impl Throttled {
             file.to_str().expect("a temporary path is ASCII"),
         ]);
         let device = LoopDevice::on(&file);
-        // The device keeps it for as long as it is there.
-        std::fs::remove_file(&file).expect("it is ours");
         let node = device.path().to_str().expect("its name is ASCII");
         done(&["losetup", "--direct-io=on", node]);
         let number = done(&["lsblk", "--nodeps", "--noheadings", "--raw", "--output", "MAJ:MIN", node]);
@@ -89,7 +91,7 @@ impl Throttled {
         done(&["mkfs.ext4", "-q", "-O", "^has_journal", node]);
         let mounted = device.mount();
         let stat = stat_of_disk(mounted.path())?;
-        Ok(Throttled { mounted, stat, seen, _limits: limits, _device: device })
+        Ok(Throttled { mounted, stat, seen, _limits: limits, _device: device, _removed: removed, _dir: dir })
     }
 
     /// A directory on it.

@@ -41,6 +41,14 @@ pub fn described() -> String {
         ("CPU", field("/proc/cpuinfo", "model name")),
         ("memory", field("/proc/meminfo", "MemTotal")),
         ("kernel", line("/proc/sys/kernel/osrelease")),
+        ("zswap", zswap()),
+        ("transparent huge pages", line("/sys/kernel/mm/transparent_hugepage/enabled")),
+        (
+            "swap",
+            ["swappiness", "page-cluster"]
+                .map(|name| format!("{name} {}", line(&format!("/proc/sys/vm/{name}"))))
+                .join(", "),
+        ),
         ("load average at the start", line("/proc/loadavg")),
         ("libraries", libraries()),
         ("compiler", printed("rustc", &["--version"])),
@@ -67,6 +75,15 @@ fn machine() -> String {
     let kind =
         if line("/proc/cpuinfo").contains(" hypervisor ") { "virtual machine" } else { "no virtual machine" };
     named.chain([kind.to_owned(), format!("{cpus} CPUs")]).collect::<Vec<_>>().join(", ")
+}
+
+/// What rivals leave as it is. Not every kernel has each of them.
+fn zswap() -> String {
+    let set = ["max_pool_percent", "shrinker_enabled", "zpool"].map(|name| {
+        let value = line(&format!("/sys/module/zswap/parameters/{name}"));
+        if value == UNKNOWN { format!("no {name}") } else { format!("{name} {value}") }
+    });
+    set.join(", ")
 }
 
 fn libraries() -> String {
