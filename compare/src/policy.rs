@@ -5,9 +5,9 @@
 //! written bits is what a scanning pager could have, and pays a write fault for each bit. FIFO and the pager's own see faults
 //! alone. MIN knows the future.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use pager::policy::Policy;
+use pager::policy::{Candidate, Policy};
 
 use crate::Scale;
 use crate::report::Report;
@@ -192,31 +192,68 @@ impl Simulated for S3Fifo {
     }
 }
 
-/// The pager's own code.
+/// The pager's own code, blind or with accessed bits.
 #[derive(Default)]
 struct Ours {
     policy: Policy,
-    resident: BTreeSet<usize>,
+    /// Each with its accessed bit.
+    resident: BTreeMap<usize, bool>,
     left_at: HashMap<usize, u32>,
     evictions: u32,
 }
 
+impl Ours {
+    fn seeing() -> Ours {
+        let mut ours = Ours::default();
+        ours.policy.see();
+        ours
+    }
+
+    /// Those that were not used.
+    fn spare(&mut self, known: Vec<Candidate>) -> Vec<Candidate> {
+        let looked = known.len();
+        let is_used = |candidate: &Candidate| self.resident[&Ours::number(candidate)];
+        let (used, unused): (Vec<_>, Vec<_>) = known.into_iter().partition(is_used);
+        self.policy.used(looked, &used);
+        unused
+    }
+
+    fn number(candidate: &Candidate) -> usize {
+        usize::try_from(candidate.page).expect("it was admitted")
+    }
+
+    fn victim(&mut self) -> Option<usize> {
+        if self.policy.is_blind() {
+            let known = self.policy.take_known();
+            let unused = self.spare(known);
+            self.resident.values_mut().for_each(|accessed| *accessed = false);
+            self.policy.cleared(&unused);
+        }
+        loop {
+            let victim = self.policy.victim()?;
+            if !victim.is_known || !self.spare(vec![victim.candidate]).is_empty() {
+                return Some(Ours::number(&victim.candidate));
+            }
+        }
+    }
+}
+
 impl Simulated for Ours {
     fn touch(&mut self, page: usize, _write: bool) -> bool {
-        if self.resident.contains(&page) {
+        if let Some(accessed) = self.resident.get_mut(&page) {
+            *accessed = true;
             return true;
         }
         if self.resident.len() == ROOM
-            && let Some(old) = self.policy.victim()
+            && let Some(old) = self.victim()
         {
-            let old = usize::try_from(old.page).expect("it was admitted");
             self.resident.remove(&old);
             self.evictions += 1;
             self.left_at.insert(old, self.evictions);
         }
         let age = self.left_at.remove(&page).map(|left| self.evictions - left);
         self.policy.admit(0, page as u64, age);
-        self.resident.insert(page);
+        self.resident.insert(page, true);
         false
     }
 }
@@ -266,7 +303,7 @@ pub fn run(report: &mut Report, scale: Scale) {
         "Misses in 1000 touches, by simulation: a quarter of the touches are writes, {ROOM} of {COUNT} pages are resident. \
          Policies before \"written\" see every access; nobody outside the kernel does."
     ));
-    report.table(&["order", "MIN", "LRU", "CLOCK", "SIEVE", "S3-FIFO", "written", "FIFO", "ours"]);
+    report.table(&["order", "MIN", "LRU", "CLOCK", "SIEVE", "S3-FIFO", "written", "FIFO", "ours", "blind"]);
     let touches = scale.of(COUNT * 12, COUNT);
     // Touches that are not counted: memory fills.
     let warm = touches / 3;
@@ -289,6 +326,7 @@ pub fn run(report: &mut Report, scale: Scale) {
             misses(Box::<S3Fifo>::default()),
             misses(Box::new(Clock::new(false))),
             misses(Box::<Fifo>::default()),
+            misses(Box::new(Ours::seeing())),
             misses(Box::<Ours>::default()),
         ]);
     }

@@ -26,6 +26,10 @@ counters! {
     prefetched_pages,
     /// Pages moved out.
     evicted_pages,
+    /// Pages that were due to be moved out, were seen to be in use, and stayed.
+    spared_pages,
+    /// Times that the accessed bits of all processes were cleared.
+    accessed_clears,
     /// Evicted pages that came back.
     restored_pages,
     /// Moves refused because the page was pinned for I/O, or shared since a fork (EBUSY).

@@ -29,6 +29,7 @@ use parking_lot::MutexGuard;
 use zswap::PAGE_SIZE;
 
 use crate::batch::Batch;
+use crate::choose::Chooser;
 use crate::link::{Done, Hands};
 use crate::memory::{Inner, Memory};
 use crate::policy::Candidate;
@@ -57,8 +58,7 @@ struct Moving {
 
 pub(crate) struct Evictor {
     shared: Arc<Shared>,
-    /// Candidates taken from the queues and not used yet.
-    next: Vec<Candidate>,
+    chooser: Chooser,
     /// Those that were busy the last time, and are tried once more.
     busy: HashSet<Candidate>,
     buffer: Vec<[u8; PAGE_SIZE]>,
@@ -69,8 +69,8 @@ pub(crate) struct Evictor {
 impl Evictor {
     pub(crate) fn new(shared: Arc<Shared>) -> Evictor {
         Evictor {
+            chooser: Chooser::new(shared.clone()),
             shared,
-            next: Vec::new(),
             busy: HashSet::new(),
             buffer: Vec::new(),
             command: Box::new(Command::new(Action::Move)),
@@ -81,10 +81,14 @@ impl Evictor {
     pub(crate) fn run(mut self) {
         let shared = self.shared.clone();
         let mut idle = 0;
+        let mut has_begun = false;
         while !shared.stopping.load(Relaxed) {
             if !shared.budget.wait_for_work(Duration::from_millis(100)) {
                 self.buffer = Vec::new();
                 continue;
+            }
+            if !std::mem::replace(&mut has_begun, true) {
+                shared.look_at_accessed();
             }
             while shared.budget.estimate() > shared.budget.low() && !shared.stopping.load(Relaxed) {
                 if shared.budget.anonymous() < shared.budget.floor() {
@@ -133,7 +137,7 @@ impl Evictor {
         // Queues can be full of candidates that are none any more; as many batches of those as there can be are passed over.
         let rounds = self.shared.books.lock().policy.len() / BATCH + 2;
         for _ in 0..rounds {
-            let Some((memory, candidates)) = self.choose() else { return 0 };
+            let Some((memory, candidates)) = self.chooser.choose() else { return 0 };
             // A memory that ended leaves candidates behind.
             let Some(memory) = memory else { continue };
             let mut hands = memory.hands.lock();
@@ -145,27 +149,6 @@ impl Evictor {
             }
         }
         0
-    }
-
-    /// Candidates of one memory, up to a batch.
-    fn choose(&mut self) -> Option<(Option<Arc<Memory>>, Vec<Candidate>)> {
-        let mut books = self.shared.books.lock();
-        let mut next = std::mem::take(&mut self.next);
-        // Enough for a batch even if a few memories take turns; stale candidates drop out later.
-        while next.len() < 2 * BATCH
-            && let Some(candidate) = books.policy.victim()
-        {
-            next.push(candidate);
-        }
-        let number = next.first()?.memory;
-        let (mut chosen, rest): (Vec<_>, Vec<_>) =
-            next.into_iter().partition(|candidate| candidate.memory == number);
-        self.next = rest;
-        if chosen.len() > BATCH {
-            let more = chosen.split_off(BATCH);
-            self.next.splice(0..0, more);
-        }
-        Some((books.memory(number), chosen))
     }
 
     /// The batch itself.
@@ -314,7 +297,7 @@ impl Evictor {
                         // As soon as the event is read, or the page is made the process's own. One that is busy after that
                         // is pinned for I/O.
                         Some(again) if errno == libc::EAGAIN || self.busy.insert(*again) => {
-                            self.next.push(*again)
+                            self.chooser.again(*again)
                         }
                         Some(again) => {
                             self.busy.remove(again);

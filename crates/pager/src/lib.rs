@@ -20,9 +20,11 @@
 //! see accesses (only faults); or serve a program without its supervisor: if this process dies, programs that have pages
 //! out are ended by their agents, rather than go on with zeros.
 
+mod accessed;
 mod batch;
 mod books;
 mod budget;
+mod choose;
 mod counters;
 mod evict;
 mod fault;
@@ -50,6 +52,7 @@ use zswap::{Keep, PAGE_SIZE, SwapEntry, Zswap};
 
 use agent::protocol::{Action, Command};
 
+use crate::accessed::Accessed;
 use crate::batch::Storing;
 use crate::books::Books;
 use crate::budget::Budget;
@@ -137,6 +140,8 @@ pub(crate) struct Shared {
     listener: OwnedFd,
     device: Option<OwnedFd>,
     own: Proc,
+    /// Not before something has to leave for the first time.
+    accessed: OnceLock<io::Result<Mutex<Accessed>>>,
     begun: Instant,
     stopping: AtomicBool,
     /// Anonymous bytes left after the last look for pages that nobody told us of.
@@ -162,6 +167,20 @@ impl Shared {
 
     fn tell(&self, what: &str) {
         (self.tell)(what);
+    }
+
+    /// Finds out whether accessed bits can be seen, which takes some 15 ms; nobody waits for it.
+    fn look_at_accessed(&self) {
+        let Some(shared) = self.this.get().and_then(std::sync::Weak::upgrade) else { return };
+        let look = move || {
+            let accessed = Accessed::open().map(Mutex::new);
+            let sees = accessed.is_ok();
+            if shared.accessed.set(accessed).is_ok() && sees {
+                shared.books.lock().policy.see();
+            }
+        };
+        // Without a thread the policy goes on blind, as it began.
+        let _ = std::thread::Builder::new().name("uzswap-look".into()).spawn(look);
     }
 
     /// Nothing more can leave.
@@ -327,6 +346,7 @@ impl Pager {
             listener: link::listen(&config.socket)?,
             device,
             own: Proc::open(std::process::id()).map_err(PagerError::System)?,
+            accessed: OnceLock::new(),
             begun: Instant::now(),
             stopping: AtomicBool::new(false),
             unmanageable: AtomicU64::new(0),
@@ -360,6 +380,15 @@ impl Pager {
     pub fn peaks(&self) -> Peaks {
         self.shared.measure();
         self.shared.budget.peaks()
+    }
+
+    /// Whether the choice of what leaves rests on accessed bits too, or why not.
+    pub fn accessed_bits(&self) -> String {
+        match self.shared.accessed.get() {
+            None => "not needed so far".into(),
+            Some(Ok(_)) => "seen".into(),
+            Some(Err(error)) => format!("not seen: {error}"),
+        }
     }
 
     /// Bytes of tables and queues, beside the cache's own.

@@ -390,6 +390,7 @@ fn figures(cache: &Zswap, pager: &Pager, peaks: pager::Peaks, cap: u64) -> Value
     for (name, value) in pager.counters().all() {
         object.insert(name.into(), value.into());
     }
+    object.insert("accessed_bits".into(), pager.accessed_bits().into());
     let metadata = cache.stats().get(Counter::MetadataBytes) + pager.metadata_bytes();
     for (name, value) in [
         ("metadata_bytes", metadata),

@@ -1,0 +1,125 @@
+//! Choosing what leaves: the policy's victims, less those that are seen to be in use, a batch of one memory at a time.
+//!
+//! What it trades: to clear accessed bits the kernel walks over all anonymous pages of a process (80 ns each, 6.18) and lets
+//! no fault of it be served meanwhile. So it is never done for more than a thirtieth of the time, and not for a process for
+//! which it takes too long at once ([`crate::proc::Proc::clear_accessed`]).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use agent::protocol::BATCH;
+
+use crate::Shared;
+use crate::accessed::Accessed;
+use crate::memory::Memory;
+use crate::policy::Candidate;
+use crate::table::Page;
+
+/// Times that victims are asked for again because they were in use. Where all of them are, some have to go.
+const ROUNDS: usize = 16;
+
+/// After the bits were cleared, the least time to the next time, in times of what it took.
+const PAUSE: u32 = 32;
+
+/// Candidates between the policy's queues and a batch.
+pub(crate) struct Chooser {
+    shared: Arc<Shared>,
+    next: Vec<Candidate>,
+    clear_after: Option<Instant>,
+}
+
+impl Chooser {
+    pub(crate) fn new(shared: Arc<Shared>) -> Chooser {
+        Chooser { shared, next: Vec::new(), clear_after: None }
+    }
+
+    /// This one again, as soon as can be.
+    pub(crate) fn again(&mut self, candidate: Candidate) {
+        self.next.push(candidate);
+    }
+
+    /// Candidates of one memory, up to a batch. Stale ones are among them.
+    pub(crate) fn choose(&mut self) -> Option<(Option<Arc<Memory>>, Vec<Candidate>)> {
+        self.fill();
+        let number = self.next.first()?.memory;
+        let (mut chosen, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.next).into_iter().partition(|candidate| candidate.memory == number);
+        self.next = rest;
+        if chosen.len() > BATCH {
+            let more = chosen.split_off(BATCH);
+            self.next.splice(0..0, more);
+        }
+        Some((self.shared.books.lock().memory(number), chosen))
+    }
+
+    /// Enough for a batch even if a few memories take turns.
+    fn fill(&mut self) {
+        let shared = self.shared.clone();
+        let accessed = shared.accessed.get().and_then(|accessed| accessed.as_ref().ok());
+        for round in 0..=ROUNDS {
+            let mut books = self.shared.books.lock();
+            let wanted = (2 * BATCH).saturating_sub(self.next.len());
+            let victims: Vec<_> = std::iter::from_fn(|| books.policy.victim()).take(wanted).collect();
+            let is_blind = books.policy.is_blind();
+            drop(books);
+            if victims.is_empty() {
+                break;
+            }
+            let Some(accessed) = accessed.filter(|_| round < ROUNDS) else {
+                self.next.extend(victims.iter().map(|victim| victim.candidate));
+                break;
+            };
+            let mut known = Vec::new();
+            for victim in victims {
+                let next = if victim.is_known { &mut known } else { &mut self.next };
+                next.push(victim.candidate);
+            }
+            let unused = self.spare(&accessed.lock(), known);
+            self.next.extend(unused);
+            if is_blind {
+                self.clear(&accessed.lock());
+            }
+        }
+    }
+
+    /// Those that were not used, as far as that can be seen; the policy is told of the others.
+    fn spare(&self, accessed: &Accessed, known: Vec<Candidate>) -> Vec<Candidate> {
+        let mut places: HashMap<u32, Vec<usize>> = HashMap::new();
+        for (at, candidate) in known.iter().enumerate() {
+            places.entry(candidate.memory).or_default().push(at);
+        }
+        let mut is_used = vec![false; known.len()];
+        for (number, places) in places {
+            let memory = self.shared.books.lock().memory(number);
+            let Some(proc) = memory.as_ref().and_then(|memory| memory.proc.get()) else { continue };
+            if !proc.is_cleared() {
+                continue;
+            }
+            let pages: Vec<Page> = places.iter().map(|&at| known[at].page).collect();
+            accessed.used(proc.pid(), &pages, |at| is_used[places[at]] = true);
+        }
+        let looked = known.len();
+        let mut is_used = is_used.into_iter();
+        let (used, unused): (Vec<_>, Vec<_>) =
+            known.into_iter().partition(|_| is_used.next().unwrap_or_default());
+        self.shared.counters.spared_pages.add(used.len());
+        self.shared.books.lock().policy.used(looked, &used);
+        unused
+    }
+
+    /// Looks at what is known, and clears the bits.
+    fn clear(&mut self, accessed: &Accessed) {
+        if self.clear_after.is_some_and(|after| Instant::now() < after) {
+            return;
+        }
+        let known = self.shared.books.lock().policy.take_known();
+        let unused = self.spare(accessed, known);
+        let memories = self.shared.books.lock().memories();
+        let begun = Instant::now();
+        memories.iter().filter_map(|memory| memory.proc.get()).for_each(|proc| proc.clear_accessed());
+        self.clear_after = Some(Instant::now() + begun.elapsed() * PAUSE);
+        self.shared.books.lock().policy.cleared(&unused);
+        self.shared.counters.accessed_clears.add(1);
+    }
+}
