@@ -78,6 +78,12 @@ impl Budget {
         self.cap - (self.cap / 32).clamp(LEAST_RESERVE.min(self.cap / 8), MOST_RESERVE)
     }
 
+    /// Above this, eviction may begin soon: what it needs to know of the programs is to be known by then. To look through memory
+    /// for the first time takes as long as a program takes to grow by megabytes.
+    pub(crate) fn near(&self) -> u64 {
+        self.high() - self.cap / 8
+    }
+
     /// Eviction ends below this: a few batches, since what is free beyond that is of use to nobody.
     pub(crate) fn low(&self) -> u64 {
         self.high() - (self.cap / 256).clamp(LEAST_RESERVE.min(self.cap / 16), MOST_RESERVE / 8)
@@ -118,7 +124,7 @@ impl Budget {
             };
         }
         drop(peaks);
-        self.nudge();
+        self.nudge(self.near());
         self.tell_room();
     }
 
@@ -129,7 +135,7 @@ impl Budget {
     /// Bytes that a program has more.
     pub(crate) fn add(&self, bytes: u64) {
         self.estimate.fetch_add(bytes, Relaxed);
-        self.nudge();
+        self.nudge(self.high());
     }
 
     /// Bytes that are free again.
@@ -151,8 +157,9 @@ impl Budget {
         self.room.notify_all();
     }
 
-    fn nudge(&self) {
-        if self.estimate() > self.high() {
+    /// The evictor has work from so many bytes on.
+    fn nudge(&self, from: u64) {
+        if self.estimate() > from {
             let mut wanted = self.wanted.lock();
             if !*wanted {
                 *wanted = true;
@@ -184,7 +191,7 @@ impl Budget {
 
     /// For who is about to take memory: until there is some, at most `limit`.
     pub(crate) fn wait_for_room(&self, limit: Duration) {
-        self.nudge();
+        self.nudge(self.high());
         let mut guard = self.room_lock.lock();
         if self.is_over() {
             self.room.wait_for(&mut guard, limit);

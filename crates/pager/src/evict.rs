@@ -90,20 +90,18 @@ impl Evictor {
             if !std::mem::replace(&mut has_begun, true) {
                 shared.look_at_accessed();
             }
-            while shared.budget.estimate() > shared.budget.low() && !shared.stopping.load(Relaxed) {
+            self.find_unknown();
+            let is_wanted = shared.budget.estimate() > shared.budget.high();
+            while is_wanted
+                && shared.budget.estimate() > shared.budget.low()
+                && !shared.stopping.load(Relaxed)
+            {
                 if shared.budget.anonymous() < shared.budget.floor() {
                     shared.give_up();
                     std::thread::park_timeout(LONG_PAUSE);
                     break;
                 }
-                // Memory that nobody told us of grows without waiting for us: it must be found before it is too much.
-                if shared.unknown_bytes() > shared.budget.step() {
-                    shared.discover(false);
-                    if shared.unmanageable.load(Relaxed) > shared.budget.cap() / 16 {
-                        // It is in many small mappings.
-                        shared.discover(true);
-                    }
-                }
+                self.find_unknown();
                 let deferred = shared.counters.deferred_pages.get();
                 if self.batch() > 0 {
                     idle = 0;
@@ -128,6 +126,18 @@ impl Evictor {
                     std::thread::park_timeout(Duration::from_millis(idle));
                     break;
                 }
+            }
+        }
+    }
+
+    /// Memory that nobody told us of grows without waiting for us: it must be found before it is too much.
+    fn find_unknown(&self) {
+        let shared = &self.shared;
+        if shared.unknown_bytes() > shared.budget.step() {
+            shared.discover(false);
+            if shared.unmanageable.load(Relaxed) > shared.budget.cap() / 16 {
+                // It is in many small mappings.
+                shared.discover(true);
             }
         }
     }
