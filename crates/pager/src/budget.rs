@@ -13,6 +13,10 @@ use parking_lot::{Condvar, Mutex};
 const MOST_RESERVE: u64 = 48 << 20;
 const LEAST_RESERVE: u64 = 1 << 20;
 
+/// What this process takes beside the pool once something leaves: buffers, tables, code that was not needed before. Less than
+/// that is not there yet, and comes when memory is scarce already.
+const AT_WORK: u64 = 13 << 19;
+
 /// The joint maximum of a run.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Peaks {
@@ -113,7 +117,8 @@ impl Budget {
 
     /// The kernel's numbers.
     pub(crate) fn measured(&self, sample: Sample) {
-        self.estimate.store(sample.total(), Relaxed);
+        let to_come = AT_WORK.saturating_sub(sample.own.saturating_sub(sample.pool));
+        self.estimate.store(sample.total() + to_come, Relaxed);
         self.anonymous.store(sample.anonymous, Relaxed);
         let mut peaks = self.peaks.lock();
         if sample.total() > peaks.total {
