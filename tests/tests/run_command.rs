@@ -107,6 +107,39 @@ fn without_the_right_it_says_what_it_takes() {
     assert_eq!(left(&uzswap), 0);
 }
 
+/// Who may not see accessed bits pages as well without, and is told.
+#[test]
+fn accessed_bits_are_seen_or_it_says_why() {
+    if !under::possible("accessed_bits_are_seen_or_it_says_why") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let hazards = programs::sibling("hazards");
+    let hazards = hazards.to_str().expect("a name");
+    let seen = under::run(&uzswap, "64M", &[], &[hazards, "forks"]);
+    assert!(seen.output.status.success(), "{:?}", seen.output);
+    assert_eq!(seen.stats["accessed_bits"], "seen");
+    assert!(seen.number("accessed_clears") > 0, "{}", seen.stats);
+
+    let stats = tempfile::NamedTempFile::new().expect("a file");
+    let path = stats.path().to_str().expect("a name");
+    let plain = uzswap.command(&["run", "--memory", "64M", "--stats", path, "--", hazards, "forks"]);
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-bpf,-perfmon,-sys_admin", "--inh-caps=-bpf,-perfmon,-sys_admin"]);
+    command.arg(plain.get_program()).args(plain.get_args());
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done = tests::instance::ended(&mut command, LIMIT).expect("it ends");
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+    let stats: serde_json::Value =
+        serde_json::from_slice(&fs::read(stats.path()).expect("they are there")).expect("they are an object");
+    let why = stats["accessed_bits"].as_str().expect("a text");
+    assert!(why.starts_with("not seen: ") && why.contains("not permitted"), "{why}");
+    assert!(stats["evicted_pages"].as_u64() > Some(2000) && stats["spared_pages"] == 0, "{stats}");
+
+    let far = under::run(&uzswap, "4G", &[], &["true"]);
+    assert_eq!(far.stats["accessed_bits"], "not needed so far");
+}
+
 /// A filter such as containers have, that knows no userfaultfd.
 #[test]
 fn where_seccomp_refuses_it_says_so() {
