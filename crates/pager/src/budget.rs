@@ -13,9 +13,9 @@ use parking_lot::{Condvar, Mutex};
 const MOST_RESERVE: u64 = 48 << 20;
 const LEAST_RESERVE: u64 = 1 << 20;
 
-/// This part of the cap is left to what programs touch without a fault of ours. With nothing left, peaks were up to 1.038 of
+/// This part of the reserve is left to what programs touch without a fault of ours. With nothing left, peaks were up to 1.038 of
 /// the cap for a database that grows; a part of this size costs no time that could be measured.
-const LEFT_FREE: u64 = 128;
+const LEFT_FREE: u64 = 4;
 
 /// What this process takes beside the pool once something leaves: buffers, tables, code that was not needed before. Less than
 /// that is not there yet, and comes when memory is scarce already.
@@ -97,6 +97,11 @@ impl Budget {
         self.high() - (self.cap / 256).clamp(LEAST_RESERVE.min(self.cap / 16), MOST_RESERVE / 8)
     }
 
+    /// Nobody takes memory above this before something has left.
+    fn full(&self) -> u64 {
+        self.cap - (self.cap - self.high()) / LEFT_FREE
+    }
+
     /// What may grow unseen.
     pub(crate) fn step(&self) -> u64 {
         (self.cap / 256).max(64 << 10)
@@ -121,7 +126,7 @@ impl Budget {
 
     /// The kernel's numbers.
     pub(crate) fn measured(&self, sample: Sample) {
-        let to_come = AT_WORK.saturating_sub(sample.own.saturating_sub(sample.pool));
+        let to_come = AT_WORK.saturating_sub(sample.own.saturating_sub(sample.pool)).min(self.cap / 16);
         self.estimate.store(sample.total() + to_come, Relaxed);
         self.anonymous.store(sample.anonymous, Relaxed);
         let mut peaks = self.peaks.lock();
@@ -195,7 +200,7 @@ impl Budget {
 
     /// Whether there is no memory left below the cap, but for what grows unseen, and waiting for some has a use.
     pub(crate) fn is_over(&self) -> bool {
-        self.estimate() > self.cap - self.cap / LEFT_FREE && !self.gave_up.load(Relaxed)
+        self.estimate() > self.full() && !self.gave_up.load(Relaxed)
     }
 
     /// For who is about to take memory: until there is some, at most `limit`.
@@ -204,6 +209,22 @@ impl Budget {
         let mut guard = self.room_lock.lock();
         if self.is_over() {
             self.room.wait_for(&mut guard, limit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_in_order_for_every_cap() {
+        for shift in 20..45 {
+            for cap in [1 << shift, (1 << shift) + (1 << (shift - 1)) + 4096] {
+                let budget = Budget::new(cap);
+                let marks = [0, budget.near(), budget.low(), budget.high(), budget.full(), cap];
+                assert!(marks.is_sorted_by(|one, next| one < next), "{marks:?}");
+            }
         }
     }
 }

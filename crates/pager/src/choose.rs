@@ -1,11 +1,12 @@
 //! Choosing what leaves: the policy's victims, less those that are seen to be in use, a batch of one memory at a time.
 //!
 //! What it trades: to clear accessed bits the kernel walks over all anonymous pages of a process (80 ns each, 6.18) and lets
-//! no fault of it be served meanwhile. So it is never done for more than a thirtieth of the time, and not for a process for
-//! which it takes too long at once ([`crate::proc::Proc::clear_accessed`]).
+//! no fault of it be served meanwhile. So it is never done for more than a thirtieth of the time, and where programs are so large
+//! that it would take too long at once, their accessed bits are not looked at any more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use agent::protocol::BATCH;
@@ -14,13 +15,25 @@ use crate::Shared;
 use crate::accessed::Accessed;
 use crate::memory::Memory;
 use crate::policy::Candidate;
-use crate::table::Page;
+use crate::table::{Page, State};
 
 /// Times that victims are asked for again because they were in use. Where all of them are, some have to go.
 const ROUNDS: usize = 16;
 
 /// After the bits were cleared, the least time to the next time, in times of what it took.
 const PAUSE: u32 = 32;
+
+/// Resident pages of all programs above which bits are not cleared any more: they would stand still for 50 ms.
+pub(crate) const MOST_RESIDENT: usize = 600_000;
+
+/// What became of a candidate.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    /// It is none any more: its memory ended, or its page left, or came again and is another candidate.
+    Gone,
+    Unused,
+    Used,
+}
 
 /// Candidates between the policy's queues and a batch.
 pub(crate) struct Chooser {
@@ -57,6 +70,7 @@ impl Chooser {
     fn fill(&mut self) {
         let shared = self.shared.clone();
         let accessed = shared.accessed.get().and_then(|accessed| accessed.as_ref().ok());
+        let accessed = accessed.filter(|_| !shared.too_large.load(Relaxed));
         for round in 0..=ROUNDS {
             let mut books = self.shared.books.lock();
             let wanted = (2 * BATCH).saturating_sub(self.next.len());
@@ -83,29 +97,33 @@ impl Chooser {
         }
     }
 
-    /// Those that were not used, as far as that can be seen; the policy is told of the others.
+    /// Those that are there and were not used, as far as that can be seen; the policy is told of the others.
     fn spare(&self, accessed: &Accessed, known: Vec<Candidate>) -> Vec<Candidate> {
         let mut places: HashMap<u32, Vec<usize>> = HashMap::new();
         for (at, candidate) in known.iter().enumerate() {
             places.entry(candidate.memory).or_default().push(at);
         }
-        let mut is_used = vec![false; known.len()];
-        for (number, places) in places {
-            let memory = self.shared.books.lock().memory(number);
-            let Some(proc) = memory.as_ref().and_then(|memory| memory.proc.get()) else { continue };
-            if !proc.is_cleared() {
-                continue;
-            }
+        let mut fates = vec![Fate::Gone; known.len()];
+        let mut looked = 0;
+        for (number, mut places) in places {
+            let Some(memory) = self.shared.books.lock().memory(number) else { continue };
+            let inner = memory.inner.lock();
+            places.retain(|&at| inner.table.get(known[at].page) == State::Resident(known[at].stamp));
+            drop(inner);
+            places.iter().for_each(|&at| fates[at] = Fate::Unused);
+            let Some(proc) = memory.proc.get().filter(|proc| proc.is_cleared()) else { continue };
+            looked += places.len();
             let pages: Vec<Page> = places.iter().map(|&at| known[at].page).collect();
-            accessed.used(proc.pid(), &pages, |at| is_used[places[at]] = true);
+            accessed.used(proc.pid(), &pages, |at| fates[places[at]] = Fate::Used);
         }
-        let looked = known.len();
-        let mut is_used = is_used.into_iter();
-        let (used, unused): (Vec<_>, Vec<_>) =
-            known.into_iter().partition(|_| is_used.next().unwrap_or_default());
+        let with = |wanted: Fate| {
+            let fates = known.iter().zip(&fates);
+            fates.filter(move |(_, fate)| **fate == wanted).map(|(candidate, _)| *candidate)
+        };
+        let used: Vec<_> = with(Fate::Used).collect();
         self.shared.counters.spared_pages.add(used.len());
         self.shared.books.lock().policy.used(looked, &used);
-        unused
+        with(Fate::Unused).collect()
     }
 
     /// Looks at what is known, and clears the bits.
@@ -113,9 +131,15 @@ impl Chooser {
         if self.clear_after.is_some_and(|after| Instant::now() < after) {
             return;
         }
+        let memories = self.shared.books.lock().memories();
+        let resident: usize = memories.iter().map(|memory| memory.inner.lock().resident).sum();
+        if resident > MOST_RESIDENT {
+            self.shared.too_large.store(true, Relaxed);
+            self.shared.books.lock().policy.see_no_more();
+            return;
+        }
         let known = self.shared.books.lock().policy.take_known();
         let unused = self.spare(accessed, known);
-        let memories = self.shared.books.lock().memories();
         let begun = Instant::now();
         memories.iter().filter_map(|memory| memory.proc.get()).for_each(|proc| proc.clear_accessed());
         self.clear_after = Some(Instant::now() + begun.elapsed() * PAUSE);

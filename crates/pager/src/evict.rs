@@ -152,7 +152,10 @@ impl Evictor {
             let Some(memory) = memory else { continue };
             let mut hands = memory.hands.lock();
             // Nobody can move pages of a process whose agent is not there.
-            let Some(hands) = hands.as_mut() else { continue };
+            let Some(hands) = hands.as_mut() else {
+                self.put_back(&candidates);
+                continue;
+            };
             let moved = self.take(&memory, hands, &candidates);
             if moved > 0 {
                 return moved;
@@ -166,7 +169,13 @@ impl Evictor {
         let shared = self.shared.clone();
         let Some(proc) = memory.proc.get() else { return 0 };
         let mut inner = memory.inner.lock();
-        if inner.draining || inner.events_wait || inner.batch.is_some() {
+        if inner.draining {
+            return 0;
+        }
+        if inner.events_wait || inner.batch.is_some() {
+            drop(inner);
+            shared.counters.deferred_pages.add(candidates.len());
+            self.put_back(candidates);
             return 0;
         }
         let mut moving: Vec<Moving> = candidates
@@ -302,7 +311,10 @@ impl Evictor {
                         &shared.counters.deferred_pages
                     };
                     count.add(1);
-                    let again = candidates.iter().find(|candidate| candidate.page == moving.page);
+                    let again = candidates.iter().find(|candidate| {
+                        let state = State::Resident(candidate.stamp);
+                        candidate.page == moving.page && inner.table.get(moving.page) == state
+                    });
                     match again {
                         // As soon as the event is read, or the page is made the process's own. One that is busy after that
                         // is pinned for I/O.

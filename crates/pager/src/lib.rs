@@ -17,7 +17,7 @@
 //! leaves nothing half done. What it trades: a fault crosses to another process, and a batch of moves is two messages.
 //!
 //! What it can never do: evict what the kernel does not let us move (locked, shared, file-backed or non-writable memory);
-//! see accesses (only faults); or serve a program without its supervisor: if this process dies, programs that have pages
+//! see every access (only faults, and accessed bits from time to time where the kernel shows them); or serve a program without its supervisor: if this process dies, programs that have pages
 //! out are ended by their agents, rather than go on with zeros.
 
 mod accessed;
@@ -140,8 +140,10 @@ pub(crate) struct Shared {
     listener: OwnedFd,
     device: Option<OwnedFd>,
     own: Proc,
-    /// Not before something has to leave for the first time.
+    /// Not before it may soon be needed.
     accessed: OnceLock<io::Result<Mutex<Accessed>>>,
+    /// There are more pages than those whose bits can be cleared.
+    too_large: AtomicBool,
     begun: Instant,
     stopping: AtomicBool,
     /// Anonymous bytes left after the last look for pages that nobody told us of.
@@ -347,6 +349,7 @@ impl Pager {
             device,
             own: Proc::open(std::process::id()).map_err(PagerError::System)?,
             accessed: OnceLock::new(),
+            too_large: AtomicBool::new(false),
             begun: Instant::now(),
             stopping: AtomicBool::new(false),
             unmanageable: AtomicU64::new(0),
@@ -386,6 +389,9 @@ impl Pager {
     pub fn accessed_bits(&self) -> String {
         match self.shared.accessed.get() {
             None => "not needed so far".into(),
+            Some(Ok(_)) if self.shared.too_large.load(Relaxed) => {
+                format!("not seen any more: above {} pages it takes too long", choose::MOST_RESIDENT)
+            }
             Some(Ok(_)) => "seen".into(),
             Some(Err(error)) => format!("not seen: {error}"),
         }

@@ -7,8 +7,8 @@
 //! the protected pages where they are. A page of the protected queue gets its second chance by being evicted and wanted back soon.
 //!
 //! Where accessed bits can be seen ([`Policy::see`]), there is one queue, and pages in use are found before they go: CLOCK. Its
-//! hand cannot clear the bit of one page: the kernel clears those of a whole process or none. So a page that came since they
-//! were cleared is not known. When half as many came as are resident, the old end of the queue is looked at and the bits are
+//! hand does not clear the bit of one page: those of all pages are cleared at once. So a page that came since they were
+//! cleared is not known. When half as many came as are resident, the old end of the queue is looked at and the bits are
 //! cleared; victims are looked at as well; used pages go to the young end. Clearing is not free, and of no use to a program
 //! that loops over more than there is: the fewer of those looked at were used, the later the bits are cleared again.
 //!
@@ -115,13 +115,20 @@ impl Policy {
             Some(Sight { fresh: all, came: all, looked: 0, used: 0, used_percent: 2 * WORTH_PERCENT });
     }
 
+    /// They cannot be looked at any more.
+    pub fn see_no_more(&mut self) {
+        self.sight = None;
+    }
+
     /// Whether it is time to look at [`Policy::take_known`], to clear the accessed bits of all pages, and to tell it to
     /// [`Policy::cleared`].
     pub fn is_blind(&self) -> bool {
         self.sight.is_some_and(|sight| {
-            let half = self.probation.len() / 2;
+            let half = (self.probation.len() / 2).max(1);
             let later = half * WORTH_PERCENT / sight.used_percent.max(1);
-            sight.came >= later.clamp(half, half * 2 * MOST_TURNS)
+            // So many were in use that none is known any more before it could be told how many.
+            let ran_out = sight.looked == 0 && sight.fresh >= self.probation.len();
+            sight.came >= if ran_out { half } else { later.clamp(half, half * 2 * MOST_TURNS) }
         })
     }
 
@@ -149,9 +156,10 @@ impl Policy {
     pub fn cleared(&mut self, unused: &[Candidate]) {
         unused.iter().rev().for_each(|candidate| self.probation.push_front(candidate.pack()));
         if let Some(sight) = &mut self.sight {
-            if let Some(percent) = (sight.used * 100).checked_div(sight.looked) {
-                sight.used_percent = (sight.used_percent + percent) / 2;
-            }
+            sight.used_percent = match (sight.used * 100).checked_div(sight.looked) {
+                Some(percent) => (sight.used_percent + percent) / 2,
+                None => 2 * WORTH_PERCENT,
+            };
             *sight = Sight { fresh: 0, came: 0, looked: 0, used: 0, ..*sight };
         }
     }
@@ -323,29 +331,45 @@ mod tests {
         assert_eq!((&known[..6], &known[15..]), (&[4, 5, 6, 7, 8, 9][..], &[0, 1, 2, 3][..]));
     }
 
+    /// A policy of a thousand pages at work: so many are admitted, of which some are used. Returns how often bits were cleared.
+    fn work(policy: &mut Policy, pages: std::ops::Range<u64>, is_used: &dyn Fn(u64) -> bool) -> usize {
+        let mut clears = 0;
+        for page in pages {
+            policy.admit(0, page, None);
+            if policy.len() <= 1000 {
+                continue;
+            }
+            while let Some(Victim { candidate, is_known: true }) = policy.victim() {
+                let used = is_used(candidate.page);
+                policy.used(1, if used { std::slice::from_ref(&candidate) } else { &[] });
+                if !used {
+                    break;
+                }
+            }
+            if policy.is_blind() {
+                clears += 1;
+                clear(policy, is_used);
+            }
+        }
+        clears
+    }
+
+    #[test]
+    fn use_is_noticed_again_after_a_time_without() {
+        let mut policy = Policy::default();
+        policy.see();
+        assert!(work(&mut policy, 0..50_000, &|_| false) < 30);
+        // Nearly everything that came is in use: what is known runs out at once.
+        let clears = work(&mut policy, 50_000..100_000, &|page| page % 50 != 0);
+        assert!(clears > 60, "{clears}");
+    }
+
     #[test]
     fn where_looking_is_of_no_use_the_bits_are_seldom_cleared() {
         let clears = |is_used: &dyn Fn(u64) -> bool| {
             let mut policy = Policy::default();
             policy.see();
-            let mut clears = 0;
-            for page in 0..100_000 {
-                policy.admit(0, page, None);
-                if policy.len() > 1000 {
-                    while let Some(Victim { candidate, is_known: true }) = policy.victim() {
-                        let used = is_used(candidate.page);
-                        policy.used(1, if used { std::slice::from_ref(&candidate) } else { &[] });
-                        if !used {
-                            break;
-                        }
-                    }
-                    if policy.is_blind() {
-                        clears += 1;
-                        clear(&mut policy, is_used);
-                    }
-                }
-            }
-            clears
+            work(&mut policy, 0..100_000, is_used)
         };
         let (seldom, often) = (clears(&|_| false), clears(&|page| page % 3 == 0));
         assert!((100_000 / 1000 / MOST_TURNS..40).contains(&seldom), "{seldom}");

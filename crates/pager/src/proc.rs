@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 
 use linux_raw_sys::general as nr;
 use linux_raw_sys::general::{pm_scan_arg, procmap_query, procmap_query_flags};
@@ -36,8 +35,6 @@ fn ioctl<T>(file: &File, request: u32, arg: &mut T) -> io::Result<libc::c_int> {
 
 /// For `/proc/PID/clear_refs`: the accessed bits of anonymous pages (`Documentation/filesystems/proc.rst`).
 const CLEAR_ANONYMOUS: &[u8] = b"2";
-/// How long a process may be kept from its faults for that at once: some hundred thousand pages take it.
-const LONG: Duration = Duration::from_millis(50);
 
 /// A mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,9 +54,7 @@ pub struct Proc {
     statm: File,
     /// Of the memory, whatever becomes of the process's first thread.
     mem: File,
-    clear_refs: Option<File>,
     is_cleared: AtomicBool,
-    takes_long: AtomicBool,
 }
 
 /// Resident bytes.
@@ -84,20 +79,16 @@ impl Proc {
             maps: open("maps")?,
             statm: open("statm")?,
             mem: open("mem")?,
-            clear_refs: File::options().write(true).open(format!("/proc/{pid}/clear_refs")).ok(),
             is_cleared: AtomicBool::new(false),
-            takes_long: AtomicBool::new(false),
         })
     }
 
     /// Clears the accessed bits of all its anonymous pages.
     pub fn clear_accessed(&self) {
-        // What was too long once is not tried again.
-        let Some(file) = self.clear_refs.as_ref().filter(|_| !self.takes_long.load(Relaxed)) else { return };
-        let begun = Instant::now();
-        let is_cleared = file.write_at(CLEAR_ANONYMOUS, 0).is_ok();
-        self.takes_long.store(begun.elapsed() > LONG, Relaxed);
-        self.is_cleared.store(is_cleared && begun.elapsed() <= LONG, Relaxed);
+        // No descriptor is kept for it: there may be many processes, and who is short of descriptors cannot take in a fork.
+        let file = File::options().write(true).open(format!("/proc/{}/clear_refs", self.pid));
+        let is_cleared = file.and_then(|file| file.write_at(CLEAR_ANONYMOUS, 0)).is_ok();
+        self.is_cleared.store(is_cleared, Relaxed);
     }
 
     /// Whether they were, the last time that it was tried: if not, a set bit means nothing.
@@ -316,6 +307,7 @@ mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
 
     struct Killed(Child);
 

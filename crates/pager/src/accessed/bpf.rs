@@ -32,7 +32,8 @@ pub const ACCESSED: u64 = 1 << 5;
 /// It is a large page, no table (`_PAGE_PSE`).
 const LARGE: u64 = 1 << 7;
 
-/// GPL-only helpers are for programs that are offered under the GPL as well, which this one is.
+/// The kernel has helpers for programs under the GPL only. What is under the MIT licence may be passed on under the GPL, and is to
+/// the kernel: this says so.
 const LICENSE: &std::ffi::CStr = c"Dual MIT/GPL";
 
 /// What the program must know of this kernel.

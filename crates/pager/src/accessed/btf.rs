@@ -13,8 +13,8 @@ use aya_obj::generated as nr;
 
 const MAGIC: u16 = 0xeb9f;
 const PIECE: usize = 32 << 10;
-/// The members of a structure that is not plausible any more.
-const MOST_BYTES: u32 = 1 << 20;
+/// Members behind this are out of an instruction's reach.
+const MOST_BYTES: u32 = i16::MAX as u32;
 
 /// A structure's member, by names.
 pub type Member = (&'static str, &'static str);

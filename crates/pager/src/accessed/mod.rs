@@ -6,8 +6,12 @@
 //! tables; `/proc/PID/clear_refs` clears the bits of a whole process.
 //!
 //! What it trades: a read of a page table that is being taken apart gives garbage, so this is a hint for the choice of what
-//! to evict and for nothing else. What it can never do: change anything but accessed bits, or stay behind when this process
-//! has ended.
+//! to evict and for nothing else. Clearing does not make the processor forget what it has of the tables: a page in steady use may look
+//! unused until it does, which eviction itself brings about every few hundred pages. The kernel can clear the bits of single ranges
+//! too (`process_madvise`, `MADV_COLD`), with a flush and a change of its own lists for each; this was not tried.
+//!
+//! What it can never do: change a page or the kernel's tables but for accessed bits (and what the kernel counts as referenced), or
+//! stay behind when this process has ended.
 
 mod bpf;
 mod btf;
@@ -28,8 +32,8 @@ const TASK_RELEASE: &str = "bpf_task_release";
 
 /// The kernel maps physical memory somewhere at a multiple of this (x86, `kernel_randomize_memory`).
 const GRAIN: u64 = 1 << 30;
-/// Physical memory beyond which nobody looks.
-const MOST_PHYSICAL: u64 = 4 << 40;
+/// Physical addresses may have holes of so many bytes, and as much again as there is memory.
+const HOLES: u64 = 64 << 30;
 /// Pages whose places are known from elsewhere, to try it out on.
 const SAMPLES: usize = 8;
 
@@ -45,6 +49,9 @@ impl Accessed {
     /// Not here: this user may not, or this kernel cannot, or is unlike those that are known.
     pub(crate) fn open() -> io::Result<Accessed> {
         let unlike = || io::Error::from(io::ErrorKind::Unsupported);
+        if !cfg!(target_arch = "x86_64") {
+            return Err(unlike());
+        }
         let found = btf::find(BTF, &[TASK_MM, MM_PGD], &[TASK_FROM_VPID, TASK_RELEASE])?;
         let member = |member| found.members.get(&member).copied().ok_or_else(unlike);
         let function = |name| found.functions.get(name).copied().ok_or_else(unlike);
@@ -89,19 +96,22 @@ fn is_found(walker: &Walker) -> io::Result<bool> {
     for address in addresses() {
         let mut entry = [0; 8];
         pagemap.read_exact_at(&mut entry, address / page_size * 8)?;
-        // Bits 0 to 54 are the frame; 0: we may not know.
-        let frame = (u64::from_ne_bytes(entry) & ((1 << 55) - 1)) * page_size;
-        if frame == 0 {
-            return Err(io::ErrorKind::PermissionDenied.into());
+        // Bit 63: it is present. Bits 0 to 54 are the frame; 0: we may not know.
+        let entry = u64::from_ne_bytes(entry);
+        let frame = (entry & ((1 << 55) - 1)).checked_mul(page_size).filter(|_| entry >> 63 == 1);
+        match frame {
+            Some(0) => return Err(io::ErrorKind::PermissionDenied.into()),
+            frame => expected.push(frame.unwrap_or_default()),
         }
-        expected.push(frame);
     }
     let pid = std::process::id();
     walker.walk(pid, std::iter::empty(), |_, _| {})?;
     let root = walker.root();
-    for below in 0..MOST_PHYSICAL / GRAIN {
-        // The tables are in physical memory themselves.
-        let Some(base) = (root & !(GRAIN - 1)).checked_sub(below * GRAIN) else { break };
+    // The tables are in physical memory themselves. From the lowest place on: what a wrong try reads is of physical memory then,
+    // or below its mapping, where nothing is.
+    let span = 2 * rustix::system::sysinfo().totalram + HOLES;
+    for below in (0..span / GRAIN).rev() {
+        let Some(base) = (root & !(GRAIN - 1)).checked_sub(below * GRAIN) else { continue };
         walker.set_physical(base);
         let mut same = 0;
         walker.walk(pid, addresses(), |at, entry| {
