@@ -64,6 +64,8 @@ impl Candidate {
 
 /// When less than this share of those looked at were used, in percent, the bits are cleared less often.
 const WORTH_PERCENT: usize = 25;
+/// Unused means something only after this part of as many pages as are resident came since the bits were cleared.
+const WINDOW: usize = 4;
 /// How often as many pages as are resident come before the bits are cleared again, at most.
 const MOST_TURNS: usize = 8;
 /// How many are looked at at most when the bits are cleared; what is behind them has time to be used again.
@@ -143,7 +145,7 @@ impl Policy {
     /// So many known pages were looked at, and these were used since the accessed bits were cleared. They stay.
     pub fn used(&mut self, looked: usize, used: &[Candidate]) {
         if let Some(sight) = &mut self.sight {
-            if sight.came * 2 >= self.probation.len() {
+            if sight.came * WINDOW >= self.probation.len() {
                 sight.looked += looked;
                 sight.used += used.len();
             }
