@@ -39,7 +39,7 @@ const LICENSE: &std::ffi::CStr = c"Dual MIT/GPL";
 /// What the program must know of this kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel {
-    /// The type number of `bpf_task_from_vpid` (6.14).
+    /// The type number of `bpf_task_from_vpid` (6.13).
     pub task_from_vpid: u32,
     /// The type number of `bpf_task_release`.
     pub task_release: u32,
