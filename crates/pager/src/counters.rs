@@ -34,7 +34,7 @@ counters! {
     restored_pages,
     /// Moves refused because the page was pinned for I/O, or shared since a fork (EBUSY).
     busy_pages,
-    /// Moves refused because an event was unread (EAGAIN); these are tried again.
+    /// Moves refused, or not tried, because an event was unread (EAGAIN); these are tried again.
     deferred_pages,
     /// Moves refused because the memory is not of a kind that can be moved (EINVAL and others): locked, write-protected.
     unmovable_pages,

@@ -156,8 +156,10 @@ impl Evictor {
                 self.put_back(&candidates);
                 continue;
             };
+            let deferred = self.shared.counters.deferred_pages.get();
             let moved = self.take(&memory, hands, &candidates);
-            if moved > 0 {
+            // Where an event is unread, its reader is to have the lock.
+            if moved > 0 || self.shared.counters.deferred_pages.get() != deferred {
                 return moved;
             }
         }

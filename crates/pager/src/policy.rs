@@ -18,12 +18,21 @@
 
 use std::collections::VecDeque;
 
-/// Share of probation among resident pages, in percent, while nothing is seen. With 25, real programs had a tenth to a third more pages evicted, and a
-/// zipfian order (`compare policy`) 7 % more misses.
+/// Share of probation among resident pages, in percent, while nothing is seen. With 25, real programs had a tenth to a third more
+/// pages evicted, and a zipfian order (`compare policy`) 7 % more misses.
 const PROBATION_PERCENT: usize = 5;
 
 /// One of so many victims is a page that was refused before: its content may have changed.
 const REFUSED_ONE_IN: u32 = 64;
+
+/// When less than this share of those looked at were used, in percent, the bits are cleared less often.
+const WORTH_PERCENT: usize = 25;
+/// Unused means something only after this part of as many pages as are resident came since the bits were cleared.
+const WINDOW: usize = 4;
+/// How often as many pages as are resident come before the bits are cleared again, at most.
+const MOST_TURNS: usize = 8;
+/// How many are looked at at most when the bits are cleared; what is behind them has time to be used again.
+const MOST_KNOWN: usize = 1 << 16;
 
 /// Distinguishes the times that a page was resident; equal stamps after 16384 times only make an eviction come early.
 const STAMP_BITS: u32 = 14;
@@ -61,15 +70,6 @@ impl Candidate {
         }
     }
 }
-
-/// When less than this share of those looked at were used, in percent, the bits are cleared less often.
-const WORTH_PERCENT: usize = 25;
-/// Unused means something only after this part of as many pages as are resident came since the bits were cleared.
-const WINDOW: usize = 4;
-/// How often as many pages as are resident come before the bits are cleared again, at most.
-const MOST_TURNS: usize = 8;
-/// How many are looked at at most when the bits are cleared; what is behind them has time to be used again.
-const MOST_KNOWN: usize = 1 << 16;
 
 /// A page that goes next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

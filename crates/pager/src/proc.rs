@@ -87,7 +87,9 @@ impl Proc {
     pub fn clear_accessed(&self) {
         // No descriptor is kept for it: there may be many processes, and who is short of descriptors cannot take in a fork.
         let file = File::options().write(true).open(format!("/proc/{}/clear_refs", self.pid));
-        let is_cleared = file.and_then(|file| file.write_at(CLEAR_ANONYMOUS, 0)).is_ok();
+        // While the process is there nobody else has its number, so the file is its.
+        let file = file.ok().filter(|_| self.resident().is_some());
+        let is_cleared = file.is_some_and(|file| file.write_at(CLEAR_ANONYMOUS, 0).is_ok());
         self.is_cleared.store(is_cleared, Relaxed);
     }
 
