@@ -1,7 +1,8 @@
 //! Pages on their way from a program into the cache, and the work of storing them.
 //!
-//! To compress is most of what eviction costs. So it is work that can be shared: the evictor begins, and every thread that has
-//! to wait until there is room takes a page of the batch, and another, until none is left.
+//! To compress is most of what eviction costs. So it is work that can be shared: a batch is read from the program part by part, and
+//! as soon as a part is there, every thread that has to wait until there is room takes a page of it, and another; the evictor
+//! too, once all is read.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -11,65 +12,85 @@ use zswap::PAGE_SIZE;
 
 use crate::Shared;
 
-/// What the pages of a batch contain, and where they are to go.
-struct Filled {
-    content: Vec<[u8; PAGE_SIZE]>,
-    /// Of each page; `None`: it was not moved out, or there is no slot for it.
-    slots: Vec<Option<u32>>,
-}
+/// Pages of a part.
+pub(crate) const PART: usize = 64;
+
+/// What the pages of a part contain. Of the last part, what is behind the batch means nothing.
+pub(crate) type Part = Vec<[u8; PAGE_SIZE]>;
 
 /// A batch under way. Its pages are numbered from 0.
-#[derive(Default)]
 pub(crate) struct Batch {
-    /// Not before it was read from the program.
-    filled: OnceLock<Filled>,
+    /// Where each page is to go. `None`: it was not moved out, or there is no slot for it.
+    slots: Vec<Option<u32>>,
+    /// Not before they were read from the program.
+    parts: Vec<OnceLock<Part>>,
     next: AtomicUsize,
     stored: Vec<AtomicBool>,
 }
 
 impl Batch {
-    /// Of so many pages.
-    pub(crate) fn new(pages: usize) -> Batch {
-        Batch { stored: (0..pages).map(|_| AtomicBool::new(false)).collect(), ..Batch::default() }
+    fn new(slots: Vec<Option<u32>>) -> Batch {
+        Batch {
+            parts: slots.chunks(PART).map(|_| OnceLock::new()).collect(),
+            next: AtomicUsize::new(0),
+            stored: slots.iter().map(|_| AtomicBool::new(false)).collect(),
+            slots,
+        }
+    }
+
+    /// A part was read.
+    pub(crate) fn publish(&self, number: usize, part: Part) {
+        if let Some(place) = self.parts.get(number) {
+            let _ = place.set(part);
+        }
     }
 
     /// The content of a page, once it is known.
     pub(crate) fn content(&self, at: usize) -> Option<&[u8; PAGE_SIZE]> {
-        self.filled.get()?.content.get(at)
+        self.slots.get(at)?;
+        self.parts.get(at / PART)?.get()?.get(at % PART)
     }
 
     /// The slot in which a page is.
     pub(crate) fn slot(&self, at: usize) -> Option<u32> {
         let is_stored = self.stored.get(at)?.load(Relaxed);
-        *self.filled.get()?.slots.get(at).filter(|_| is_stored)?
+        *self.slots.get(at).filter(|_| is_stored)?
     }
 
-    /// The buffer again, if nobody else looks at it any more.
-    pub(crate) fn into_content(self) -> Vec<[u8; PAGE_SIZE]> {
-        self.filled.into_inner().map(|filled| filled.content).unwrap_or_default()
+    /// All slots that were meant for its pages.
+    pub(crate) fn slots(&self) -> Vec<u32> {
+        self.slots.iter().flatten().copied().collect()
     }
 
-    /// Stores pages until none is left that nobody has taken.
-    fn work(&self, store: impl Fn(u32, &[u8; PAGE_SIZE]) -> bool) {
-        let Some(filled) = self.filled.get() else { return };
-        loop {
-            let at = self.next.fetch_add(1, Relaxed);
-            let (Some(slot), Some(content), Some(stored)) =
-                (filled.slots.get(at), filled.content.get(at), self.stored.get(at))
-            else {
-                return;
-            };
-            if let Some(slot) = *slot {
+    /// The buffers again, if nobody else looks at them any more.
+    pub(crate) fn into_parts(self) -> impl Iterator<Item = Part> {
+        self.parts.into_iter().filter_map(OnceLock::into_inner)
+    }
+
+    /// Stores pages until none is left that is known and that nobody has taken. Whether there was any.
+    fn work(&self, store: impl Fn(u32, &[u8; PAGE_SIZE]) -> bool) -> bool {
+        let mut has_worked = false;
+        let known = |at| self.content(at).map(|_| at + 1);
+        while let Ok(at) = self.next.fetch_update(Relaxed, Relaxed, known) {
+            has_worked = true;
+            if let (Some(slot), Some(content), Some(stored)) =
+                (self.slots.get(at).copied().flatten(), self.content(at), self.stored.get(at))
+            {
                 stored.store(store(slot, content), Relaxed);
             }
         }
+        has_worked
+    }
+
+    /// Whether somebody has taken each page.
+    fn is_taken(&self) -> bool {
+        self.next.load(Relaxed) >= self.slots.len()
     }
 
     /// The slots that were meant for pages and have none.
     fn unused(&self) -> Vec<u32> {
-        let slots = self.filled.get().map(|filled| filled.slots.as_slice()).unwrap_or_default();
         let unused = |(at, slot): (usize, &Option<u32>)| slot.filter(|_| self.slot(at).is_none());
-        slots.iter().enumerate().filter_map(unused).collect()
+        self.slots.iter().enumerate().filter_map(unused).collect()
     }
 }
 
@@ -88,10 +109,13 @@ struct Now {
 }
 
 impl Storing {
-    /// Stores a batch, with those who help. When this returns, all of it is done.
-    fn run(&self, batch: &Arc<Batch>, store: impl Fn(u32, &[u8; PAGE_SIZE]) -> bool) {
+    /// From now on others may store what is known of a batch.
+    fn begin(&self, batch: &Arc<Batch>) {
         self.now.lock().batch = Some(batch.clone());
-        batch.work(store);
+    }
+
+    /// Nobody stores any more of it, nor will.
+    fn end(&self) {
         let mut now = self.now.lock();
         now.batch = None;
         while now.helpers > 0 {
@@ -105,39 +129,50 @@ impl Storing {
         let Some(batch) = now.batch.clone() else { return false };
         now.helpers += 1;
         drop(now);
-        batch.work(store);
+        let has_helped = batch.work(store);
+        let is_taken = batch.is_taken();
         drop(batch);
         let mut now = self.now.lock();
         now.helpers -= 1;
         if now.helpers == 0 {
             self.alone.notify_all();
         }
-        // All of it is in work; the evictor does not go on to another before this lock is free.
-        now.batch = None;
-        true
+        if is_taken {
+            // The evictor does not go on to another before this lock is free.
+            now.batch = None;
+        }
+        has_helped
     }
 }
 
 impl Shared {
-    /// Puts the moved pages of a batch into the cache; `moved` tells which those are.
-    pub(crate) fn store(
-        &self,
-        batch: &Arc<Batch>,
-        content: Vec<[u8; PAGE_SIZE]>,
-        moved: impl Iterator<Item = bool>,
-    ) {
-        let moved: Vec<bool> = moved.collect();
+    /// A batch of pages, of which `moved` tells whether they were moved out. When they are read, those that wait for room store
+    /// them.
+    pub(crate) fn begin_batch(&self, moved: impl Iterator<Item = bool> + Clone) -> Arc<Batch> {
         let mut books = self.books.lock();
-        let wanted = moved.iter().filter(|moved| **moved);
+        let wanted = moved.clone().filter(|moved| *moved);
         let mut free: Vec<u32> = wanted.map_while(|_| books.slots.allocate()).collect();
         drop(books);
         // Neighbours stay neighbours: the swap file is written and read in runs.
         free.sort_unstable();
         let mut free = free.into_iter();
-        let slots = moved.into_iter().map(|moved| if moved { free.next() } else { None }).collect();
-        let _ = batch.filled.set(Filled { content, slots });
-        self.storing.run(batch, |slot, page| self.place(slot, page));
+        let slots = moved.map(|moved| if moved { free.next() } else { None }).collect();
+        let batch = Arc::new(Batch::new(slots));
+        self.storing.begin(&batch);
+        batch
+    }
+
+    /// Puts the pages of a batch into the cache, all of which were read. When this returns, all of it is done.
+    pub(crate) fn store(&self, batch: &Batch) {
+        batch.work(|slot, page| self.place(slot, page));
+        self.storing.end();
         self.release_all(&batch.unused());
+    }
+
+    /// Gives up a batch that could not be read.
+    pub(crate) fn give_up_batch(&self, batch: &Batch) {
+        self.storing.end();
+        self.release_all(&batch.slots());
     }
 
     /// Takes part in what the evictor stores. Whether there was anything to do.
@@ -162,14 +197,14 @@ mod tests {
 
     #[test]
     fn each_page_is_stored_once_and_none_is_under_way_afterwards() {
-        const PAGES: usize = 64;
+        const PAGES: usize = 3 * PART;
         let storing = Storing::default();
         let over = AtomicBool::new(false);
         let helped = AtomicU32::new(0);
         let counts: Vec<AtomicU32> = (0..PAGES).map(|_| AtomicU32::new(0)).collect();
         // Every seventh was not moved, every fifth finds no place.
         let store = |slot: u32, page: &[u8; PAGE_SIZE]| {
-            assert_eq!(usize::from(page[0]), slot as usize);
+            assert_eq!(page[0], slot as u8);
             std::thread::yield_now();
             counts[slot as usize].fetch_add(1, Relaxed);
             !slot.is_multiple_of(5)
@@ -186,11 +221,18 @@ mod tests {
             // Until there was enough help for it to mean something.
             while round < 500 || helped.load(Relaxed) < 100 {
                 round += 1;
-                let batch = Arc::new(Batch::new(PAGES));
-                let content = (0..PAGES).map(|at| [at as u8; PAGE_SIZE]).collect();
                 let slots = (0..PAGES as u32).map(|at| (at % 7 != 0).then_some(at)).collect();
-                assert!(batch.filled.set(Filled { content, slots }).is_ok());
-                storing.run(&batch, store);
+                let batch = Arc::new(Batch::new(slots));
+                storing.begin(&batch);
+                for number in 0..PAGES / PART {
+                    let first = number * PART;
+                    batch.publish(number, (first..first + PART).map(|at| [at as u8; PAGE_SIZE]).collect());
+                    std::thread::yield_now();
+                    let next = batch.next.load(Relaxed);
+                    assert!(next <= first + PART, "page {next} was stored before it was read");
+                }
+                batch.work(store);
+                storing.end();
                 for (at, count) in counts.iter().enumerate() {
                     let moved = at % 7 != 0;
                     assert_eq!(count.swap(0, Relaxed), u32::from(moved), "page {at}");
@@ -199,8 +241,8 @@ mod tests {
                 let unused = (0..PAGES as u32).filter(|at| at % 7 != 0 && at % 5 == 0);
                 assert_eq!(batch.unused(), unused.collect::<Vec<_>>());
                 assert_eq!(
-                    Arc::into_inner(batch).map(Batch::into_content).map_or(0, |content| content.len()),
-                    PAGES
+                    Arc::into_inner(batch).map(|batch| batch.into_parts().count()),
+                    Some(PAGES / PART)
                 );
             }
             over.store(true, Relaxed);

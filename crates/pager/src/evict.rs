@@ -7,9 +7,9 @@
 //! lock        the memory; leave out what is not resident under its stamp any more
 //! order       the agent moves them into its staging area; until then nobody reads this memory's events
 //! unlock      what was moved is noted as busy
-//! read        the staging area into a buffer here; faults on these pages are served from that
-//! empty       the agent gives the staging area back to the system
-//! store       each page in the cache, with everybody's help who waits for room
+//! read        the staging area into a buffer here, part by part; faults on these pages are served from that
+//! store       each page in the cache, with everybody's help who waits for room, once its part is read
+//! empty       the agent gives the staging area back to the system meanwhile
 //! lock, note  the slot of each page that was not wanted back meanwhile; unlock
 //! ```
 //!
@@ -28,7 +28,7 @@ use agent::protocol::{Action, BATCH, Command, Run};
 use parking_lot::MutexGuard;
 use zswap::PAGE_SIZE;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, PART, Part};
 use crate::choose::Chooser;
 use crate::link::{Done, Hands};
 use crate::memory::{Inner, Memory};
@@ -61,7 +61,8 @@ pub(crate) struct Evictor {
     chooser: Chooser,
     /// Those that were busy the last time, and are tried once more.
     busy: HashSet<Candidate>,
-    buffer: Vec<[u8; PAGE_SIZE]>,
+    /// Room for the parts of a batch, kept from one to the next.
+    buffers: Vec<Part>,
     /// Orders are large; one is enough.
     command: Box<Command>,
 }
@@ -72,7 +73,7 @@ impl Evictor {
             chooser: Chooser::new(shared.clone()),
             shared,
             busy: HashSet::new(),
-            buffer: Vec::new(),
+            buffers: Vec::new(),
             command: Box::new(Command::new(Action::Move)),
         }
     }
@@ -84,7 +85,7 @@ impl Evictor {
         let mut has_begun = false;
         while !shared.stopping.load(Relaxed) {
             if !shared.budget.wait_for_work(Duration::from_millis(100)) {
-                self.buffer = Vec::new();
+                self.buffers = Vec::new();
                 continue;
             }
             if !std::mem::replace(&mut has_begun, true) {
@@ -170,6 +171,10 @@ impl Evictor {
     fn take(&mut self, memory: &Arc<Memory>, hands: &mut Hands, candidates: &[Candidate]) -> usize {
         let shared = self.shared.clone();
         let Some(proc) = memory.proc.get() else { return 0 };
+        if hands.owes_reply() {
+            // What the last batch left is given back by now, as a rule; nobody waits for that with the lock.
+            let _ = hands.settle();
+        }
         let mut inner = memory.inner.lock();
         if inner.draining {
             return 0;
@@ -238,24 +243,26 @@ impl Evictor {
             self.unshare(memory, hands, &moving);
             return 0;
         }
-        let batch = Arc::new(Batch::new(moving.len()));
+        let batch = shared.begin_batch(moving.iter().map(|moving| moving.errno == 0));
         inner.batch = Some(batch.clone());
         drop(inner);
-        let Some(content) = self.read(memory, proc, hands, &moving) else {
+        if !self.read(memory, proc, hands, &moving, &batch) {
+            shared.give_up_batch(&batch);
             let mut inner = memory.inner.lock();
             // Its pages stay busy. Another batch would have pages by the same numbers, and these would be taken for those.
             inner.draining = true;
             inner.batch = None;
             memory.settled.notify_all();
             return 0;
-        };
+        }
         shared.counters.evicted_pages.add(moved);
-        // An agent that owes an answer empties the area when it runs again, before it is told anything else.
+        // An agent that owes an answer empties the area when it runs again, before it is told anything else. Nobody waits for it
+        // to be done: it runs where the program does, while this thread has pages to store.
         if !hands.owes_reply() {
-            let _ = hands.order(self.order(Action::Empty, &[]));
+            let _ = hands.begin(self.order(Action::Empty, &[]));
         }
         shared.budget.sub((moved * PAGE_SIZE) as u64);
-        shared.store(&batch, content, moving.iter().map(|moving| moving.errno == 0));
+        shared.store(&batch);
         let mut inner = memory.inner.lock();
         while !self.note(memory, &mut inner, &mut moving, &batch) {
             // An event keeps pages from going back, and whoever reads it needs the lock.
@@ -265,7 +272,7 @@ impl Evictor {
         memory.settled.notify_all();
         drop(inner);
         let gained = (0..moving.len()).filter(|&at| batch.slot(at).is_some()).count();
-        self.buffer = Arc::into_inner(batch).map(Batch::into_content).unwrap_or_default();
+        self.buffers.extend(Arc::into_inner(batch).into_iter().flat_map(Batch::into_parts));
         shared.measure();
         self.unshare(memory, hands, &moving);
         if gained * LEAST_SHARE < moved { 0 } else { gained }
@@ -337,30 +344,37 @@ impl Evictor {
         moved
     }
 
-    /// Reads what was moved. `None`: it cannot be, and the program has ended, or was ended: it could not go on without.
+    /// Reads what was moved, for all who store it. `false`: it cannot be, and the program has ended, or was ended: it could not go
+    /// on without.
     fn read(
         &mut self,
         memory: &Memory,
         proc: &Proc,
         hands: &Hands,
         moving: &[Moving],
-    ) -> Option<Vec<[u8; PAGE_SIZE]>> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(BATCH, [0; PAGE_SIZE]);
-        let staging = hands.hello.staging;
-        let mut is_read = read_moved(staging, &mut buffer, moving, |from, to| proc.read_pages(from, to));
-        if is_read && hands.is_gone() {
-            // It executes another program: what was read may be of that one's memory. This one may live on in another process.
-            is_read = read_moved(staging, &mut buffer, moving, |from, to| proc.read_old_pages(from, to));
+        batch: &Batch,
+    ) -> bool {
+        let mut staging = hands.hello.staging;
+        for (number, moving) in moving.chunks(PART).enumerate() {
+            let mut part = self.buffers.pop().unwrap_or_else(|| vec![[0; PAGE_SIZE]; PART]);
+            let mut is_read = read_moved(staging, &mut part, moving, |from, to| proc.read_pages(from, to));
+            if is_read && hands.is_gone() {
+                // It executes another program: what was read may be of that one's memory. This one may live on in another process.
+                is_read = read_moved(staging, &mut part, moving, |from, to| proc.read_old_pages(from, to));
+            }
+            if !is_read {
+                if !memory.uffd.is_dead(memory.probe) {
+                    self.shared.tell("a program's memory cannot be read back (process_vm_readv); ending it");
+                    self.shared.kill(memory);
+                }
+                return false;
+            }
+            batch.publish(number, part);
+            // Whoever waits for room has something to do.
+            self.shared.budget.recall();
+            staging += (PART * PAGE_SIZE) as u64;
         }
-        if is_read {
-            return Some(buffer);
-        }
-        if !memory.uffd.is_dead(memory.probe) {
-            self.shared.tell("a program's memory cannot be read back (process_vm_readv); ending it");
-            self.shared.kill(memory);
-        }
-        None
+        true
     }
 
     /// Notes where the pages are now. `false`: some that found no place cannot go back yet; call it again.

@@ -175,45 +175,32 @@ impl Server {
     }
 
     /// A page that is in the cache, and those behind it if faults come in a run.
-    fn bring_in(&mut self, inner: &mut Inner, page: Page) -> bool {
-        let mut found: Vec<(Page, u32)> = Vec::with_capacity(WINDOW);
+    fn bring_in(&mut self, inner: &mut MutexGuard<'_, Inner>, page: Page) -> bool {
         let end = page + inner.streams.window(page) as Page;
+        let in_slot = |page| match inner.table.get(page) {
+            State::Slot(slot) => Some((page, slot)),
+            _ => None,
+        };
+        let mut found: Vec<(Page, u32)> = (page..end).filter_map(in_slot).take(WINDOW).collect();
         let with_device = self.shared.with_device.load(Relaxed);
-        let mut run_end = page;
-        let mut ahead = page;
-        while ahead < end {
-            let State::Slot(slot) = inner.table.get(ahead) else {
-                ahead += 1;
-                continue;
-            };
-            let room = self.buffer.get_mut(found.len()..).unwrap_or_default();
-            if room.is_empty() {
-                break;
+        let takes_long = found.len() > 1 || with_device;
+        // Where everything is brought back, pages leave their slots all the time.
+        let loaded = if takes_long && !inner.draining {
+            // The evictor needs the lock twice a batch, and is not to wait for this.
+            let left_slots = inner.table.left_slots();
+            let loaded = MutexGuard::unlocked(inner, || self.load(&found, with_device));
+            if inner.table.left_slots() != left_slots {
+                // A slot may hold another page by now.
+                return false;
             }
-            // Neighbours in memory that are neighbours in the swap file come by one request.
-            if with_device && ahead >= run_end {
-                let neighbours = (ahead..end).zip(slot..=u32::MAX);
-                let is_there = |&(page, slot): &(Page, u32)| inner.table.get(page) == State::Slot(slot);
-                run_end = ahead + neighbours.take_while(is_there).count() as Page;
-            }
-            let mut loaded = 0;
-            if ahead + 1 < run_end {
-                let run = room.len().min((run_end - ahead) as usize);
-                loaded = self.shared.cache.load_from_device(self.shared.entry(slot), &mut room[..run]);
-            }
-            if loaded == 0
-                && let Some(buffer) = room.first_mut()
-            {
-                // Kept until it is surely there.
-                match self.shared.cache.load(self.shared.entry(slot), buffer, Keep::Always) {
-                    Ok(Some(_)) => loaded = 1,
-                    _ if ahead == page => return self.lose(inner, page),
-                    _ => break,
-                }
-            }
-            found.extend((ahead..end).zip(slot..=u32::MAX).take(loaded));
-            ahead += loaded as Page;
+            loaded
+        } else {
+            self.load(&found, with_device)
+        };
+        if loaded == 0 {
+            return self.lose(inner, page);
         }
+        found.truncate(loaded);
         let mut is_there = false;
         let mut at = 0;
         while at < found.len() {
@@ -244,6 +231,36 @@ impl Server {
             self.shared.counters.prefetched_pages.add(found.len() - 1);
         }
         is_there
+    }
+
+    /// Loads pages into the buffer. Returns how many, from the first on: all until one that cannot be loaded.
+    fn load(&mut self, wanted: &[(Page, u32)], with_device: bool) -> usize {
+        let (mut at, mut run_end) = (0, 0);
+        while let (Some(&(page, slot)), Some(room)) = (wanted.get(at), self.buffer.get_mut(at..)) {
+            // Neighbours in memory that are neighbours in the swap file come by one request.
+            if with_device && at >= run_end {
+                let neighbours = (page..).zip(slot..=u32::MAX);
+                run_end =
+                    at + wanted[at..].iter().zip(neighbours).take_while(|(one, next)| *one == next).count();
+            }
+            let mut loaded = 0;
+            if at + 1 < run_end {
+                let run = room.len().min(run_end - at);
+                loaded = self.shared.cache.load_from_device(self.shared.entry(slot), &mut room[..run]);
+            }
+            if loaded == 0
+                && let Some(buffer) = room.first_mut()
+                // Kept until it is surely there.
+                && let Ok(Some(_)) = self.shared.cache.load(self.shared.entry(slot), buffer, Keep::Always)
+            {
+                loaded = 1;
+            }
+            if loaded == 0 {
+                break;
+            }
+            at += loaded;
+        }
+        at
     }
 
     /// Puts pages where they belong. A run that goes over a border between two mappings is cut to its first page. Returns how

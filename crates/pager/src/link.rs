@@ -34,6 +34,8 @@ pub(crate) struct Hands {
     /// The numbers of the last order that was given and of the last one that was answered.
     ordered: u32,
     answered: u32,
+    /// The last answer was waited for in vain.
+    is_late: bool,
 }
 
 /// What came of an order.
@@ -59,10 +61,18 @@ impl Hands {
 
     /// Gives an order and waits for its end.
     pub(crate) fn order(&mut self, command: &mut Command) -> Done {
+        self.begin(command).map_or_else(|done| done, |()| self.settle())
+    }
+
+    /// Gives an order for whose end nobody waits before the next.
+    ///
+    /// # Errors
+    /// What became of the last one, if that has not ended; or the agent is gone.
+    pub(crate) fn begin(&mut self, command: &mut Command) -> Result<(), Done> {
         if self.owes_reply() {
-            match self.answer(Duration::ZERO) {
+            match self.settle() {
                 Done::Reply(_) => {}
-                other => return other,
+                other => return Err(other),
             }
         }
         command.sequence = self.ordered.wrapping_add(1);
@@ -70,10 +80,17 @@ impl Hands {
         let bytes =
             unsafe { std::slice::from_raw_parts(std::ptr::from_ref(command).cast::<u8>(), command.len()) };
         if send(self.socket.as_fd(), bytes, None).is_err() {
-            return Done::Gone;
+            return Err(Done::Gone);
         }
         self.ordered = command.sequence;
-        self.answer(ORDER_LIMIT)
+        Ok(())
+    }
+
+    /// Waits for the end of the order that was given: as long as one may take, and not at all once that was in vain.
+    pub(crate) fn settle(&mut self) -> Done {
+        let done = self.answer(if self.is_late { Duration::ZERO } else { ORDER_LIMIT });
+        self.is_late = matches!(done, Done::Stalled);
+        done
     }
 
     /// The answer to the last order. What comes late from earlier is passed over.
@@ -184,7 +201,7 @@ pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> io::Result<Process> {
         return Err(io::ErrorKind::InvalidData.into());
     }
     shared.counters.processes.add(1);
-    let hands = Hands { socket, hello, ordered: 0, answered: 0 };
+    let hands = Hands { socket, hello, ordered: 0, answered: 0, is_late: false };
     Ok(Process {
         proc: Arc::new(Proc::open(pid)?),
         pid,

@@ -79,6 +79,7 @@ struct Chunk {
 #[derive(Default)]
 pub struct Table {
     chunks: BTreeMap<u64, Box<Chunk>>,
+    left_slots: u64,
 }
 
 fn place(page: Page) -> (u64, usize) {
@@ -109,7 +110,14 @@ impl Table {
         if chunk.used == 0 {
             self.chunks.remove(&number);
         }
-        State::unpack(before)
+        let before = State::unpack(before);
+        self.left_slots += u64::from(matches!(before, State::Slot(_)));
+        before
+    }
+
+    /// How often a page has left its slot. While this stays the same, every page that was in a slot is in that slot still.
+    pub fn left_slots(&self) -> u64 {
+        self.left_slots
     }
 
     /// Forgets the pages from `first` to before `end`, and calls `each` with what was known.
@@ -125,6 +133,7 @@ impl Table {
                 if *packed != 0 && (first..end).contains(&page) {
                     let state = State::unpack(std::mem::take(packed));
                     chunk.used -= 1;
+                    self.left_slots += u64::from(matches!(state, State::Slot(_)));
                     each(page, state);
                 }
             }
