@@ -25,7 +25,7 @@ pub fn run(out: &Path, corpora: &Corpora, rivals: &[Rival], scale: Scale) {
         ("policy", &|report| policy::run(report, scale)),
         ("device", &|report| device::run(report, corpora, scale)),
         ("run", &|report| run::run(report, corpora, rivals, scale)),
-        ("programs", &|report| programs::run(report, rivals, scale)),
+        ("programs", &|report| programs::run(report, rivals, &[], scale)),
         ("founding", &|report| founding::run(report, scale)),
     ];
     for (number, (name, measure)) in all.iter().enumerate() {

@@ -84,6 +84,8 @@ enum What {
     Programs {
         #[command(flatten)]
         against: Against,
+        /// Names of programs, instead of all
+        only: Vec<String>,
     },
     /// A parallel build with a slow swap disk, and with `uzswap run` before it (root)
     Founding,
@@ -139,7 +141,7 @@ fn main() {
         What::Policy => policy::run(report, scale),
         What::Device { files } => device::run(report, &corpora(&files), scale),
         What::Run { against, files } => run::run(report, &corpora(&files), &against.rivals, scale),
-        What::Programs { against } => programs::run(report, &against.rivals, scale),
+        What::Programs { against, only } => programs::run(report, &against.rivals, &only, scale),
         What::Founding => founding::run(report, scale),
         What::Counts { record } => counts::run(record),
         What::Count { operation } => counts::count(&operation),

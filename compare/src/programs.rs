@@ -8,16 +8,18 @@ use crate::duel::{self, Contest, Figure, MEAN, ROUNDS};
 use crate::figures::{geometric_mean, median};
 use crate::measure::{Load, Tries, measured, unlimited};
 use crate::ours;
+use crate::proc::charged;
 use crate::report::Report;
 use crate::rival::Rival;
 
-/// A program: its name, the rivals' cap in MiB (it needs up to three times that), and a script.
-type Script = (&'static str, u64, &'static str);
+/// A program: its name, and a script.
+type Script = (&'static str, &'static str);
 
+/// A runtime that makes itself smaller where its memory cgroup has a limit is told what that would come to: the rivals' group has
+/// one and ours has none, and both sides are to run the same program.
 const SCRIPTS: [Script; 5] = [
     (
         "python",
-        72,
         "exec python3 -c '
 import json, random
 random.seed(7)
@@ -26,10 +28,9 @@ total = 0
 for _ in range(8): total += sum(len(row[\"name\"]) + len(row[\"tags\"][1]) for row in rows)
 print(total, len(json.dumps(rows)))'",
     ),
-    ("sqlite", 40, SQLITE),
+    ("sqlite", SQLITE),
     (
         "java",
-        112,
         "d=$(mktemp -d) && trap 'rm -rf $d' EXIT && cat > $d/Sums.java <<'END'
 import java.util.*;
 public class Sums { public static void main(String[] x) {
@@ -38,17 +39,15 @@ public class Sums { public static void main(String[] x) {
   for (int k = 0; k < 3000000; k++) s += m.get((int) Math.abs(r.nextGaussian() * 100000) % 600000).length();
   System.out.println(s); } }
 END
-java -Xmx256m -XX:+UseSerialGC $d/Sums.java",
+java -XX:MaxRAM=128m -Xmx256m -XX:+UseSerialGC $d/Sums.java",
     ),
     (
         "node",
-        128,
-        "exec node -e 'const m = new Map(); for (let i = 0; i < 700000; i++) m.set(\"key\" + i, {a: i, b: \"v\" + i * 3});
+        "exec node --max-old-space-size=256 --max-semi-space-size=1 -e 'const m = new Map(); for (let i = 0; i < 700000; i++) m.set(\"key\" + i, {a: i, b: \"v\" + i * 3});
 let s = 0; for (let k = 0; k < 4; k++) for (const [a, b] of m) s += b.a + b.b.length; console.log(s);'",
     ),
     (
         "a C build",
-        64,
         "d=$(mktemp -d) && trap 'rm -rf $d' EXIT && cd $d && for k in 1 2 3 4; do for i in $(seq 700); do
 echo \"int f$i(int a, int b) { int s = $i; for (int i = 0; i < a; i++) s += (i * b) ^ s >> 3; return s * f0_$k(b); }\"; done |
 sed \"1i int f0_$k(int);\" > m$k.c; done
@@ -57,7 +56,7 @@ gcc -O2 -c m1.c & gcc -O2 -c m2.c & wait; gcc -O2 -c m3.c & gcc -O2 -c m4.c & wa
 ];
 
 /// That of a quick run, with redis.
-const QUICK_SCRIPTS: [Script; 1] = [("sqlite", 12, SQLITE)];
+const QUICK_SCRIPTS: [Script; 1] = [("sqlite", SQLITE)];
 
 /// COUNT stands for a number of rows.
 const SQLITE: &str = "exec sqlite3 -cmd 'pragma cache_size=-400000; pragma temp_store=memory;' :memory: \"
@@ -69,8 +68,12 @@ select count(*) from t u join t v on v.a = u.a * 7 % COUNT + 1; select b from t 
 const ROWS: &str = "700000";
 const QUICK_ROWS: &str = "150000";
 
+const MIB: u64 = 1 << 20;
+
 /// Where nothing has to leave.
-const FAR: u64 = 4 << 30;
+const FAR: u64 = 4096 * MIB;
+/// What a rival is given of the memory that the program takes alone.
+const RIVALS_CAP: (u64, u64) = (1, 2);
 
 const FIGURE: Figure = Figure { unit: "s", digits: 2, of: |ran| ran.seconds };
 
@@ -79,8 +82,9 @@ fn goal(program: &str) -> &'static str {
     if program == MEAN { "0.80" } else { "1.05" }
 }
 
-/// Compares with each of `rivals`: the costs where nothing has to leave, and the rest at equal total memory.
-pub fn run(report: &mut Report, rivals: &[Rival], scale: Scale) {
+/// Compares with each of `rivals`: the costs where nothing has to leave, and the rest at equal total memory. `only`: the names of
+/// programs; none: all.
+pub fn run(report: &mut Report, rivals: &[Rival], only: &[String], scale: Scale) {
     report.section("uzswap run, real programs");
     let rivals = duel::present(report, "programs", rivals);
     if rivals.is_empty() {
@@ -90,19 +94,26 @@ pub fn run(report: &mut Report, rivals: &[Rival], scale: Scale) {
     let work = scale.of(redis::FULL, redis::QUICK);
     let client = || redis::client(dir.path(), &work);
     let redis = Load { words: redis::words(dir.path()), client: Some(&client) };
-    let scripts = scale.of(&SCRIPTS[..], &QUICK_SCRIPTS).iter().map(|&(name, cap, script)| {
-        (name, cap, Load::script(&script.replace("COUNT", scale.of(ROWS, QUICK_ROWS))))
-    });
-    let all = scripts.chain([("redis", work.cap, redis)]);
+    let scripts = scale
+        .of(&SCRIPTS[..], &QUICK_SCRIPTS)
+        .iter()
+        .map(|&(name, script)| (name, Load::script(&script.replace("COUNT", scale.of(ROWS, QUICK_ROWS)))));
+    let all = scripts.chain([("redis", redis)]);
+    let all = all.filter(|(name, _)| only.is_empty() || only.iter().any(|only| only == name));
 
     let rounds = scale.of(ROUNDS, 1);
-    report.say(format!("With {} GiB, where nothing has to leave; {rounds} rounds in turn.", FAR >> 30));
-    report.table(&["program", "alone s", "uzswap s", "ratio", "each round"]);
+    report.say(format!(
+        "With {} MiB, where nothing has to leave; {rounds} rounds in turn. What a program takes: the most that the kernel charged \
+         to its group when it ran alone.",
+        FAR / MIB
+    ));
+    report.table(&["program", "takes MiB", "alone s", "uzswap s", "ratio", "each round"]);
     let (mut contests, mut middles, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, cap, load) in all {
-        if let Some((prints, middle)) = without_pressure(report, name, &load, rounds) {
+    for (name, load) in all {
+        if let Some(Roomy { prints, takes, middle }) = without_pressure(report, name, &load, rounds) {
             middles.push(middle);
-            contests.push(Contest { name: name.to_owned(), load, cap: cap << 20, prints: Some(prints) });
+            let cap = takes / MIB * RIVALS_CAP.0 / RIVALS_CAP.1 * MIB;
+            contests.push(Contest { name: name.to_owned(), load, cap, prints: Some(prints) });
         } else {
             missing.push(name);
         }
@@ -120,34 +131,40 @@ pub fn run(report: &mut Report, rivals: &[Rival], scale: Scale) {
     ratios.show(report, "programs", goal);
 }
 
-/// A program alone and with room under `uzswap run`: what it prints, and the middle of the ratios. `None`: it does not run
-/// here.
-fn without_pressure(
-    report: &mut Report,
-    name: &str,
-    load: &Load<'_>,
-    rounds: usize,
-) -> Option<(String, f64)> {
-    let (mut alone, mut with_room, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+/// How a program ran where nothing had to leave.
+struct Roomy {
+    prints: String,
+    /// Bytes that were charged to its group when it ran alone.
+    takes: u64,
+    /// The middle of the ratios.
+    middle: f64,
+}
+
+/// Runs a program alone and with room under `uzswap run`. `None`: it does not run here.
+fn without_pressure(report: &mut Report, name: &str, load: &Load<'_>, rounds: usize) -> Option<Roomy> {
+    let (mut alone, mut with_room, mut ratios, mut takes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut prints = None;
     for _ in 0..rounds {
-        let ran = measured(&mut load.command(), &unlimited(), load.client, |_| 0)?;
+        let group = unlimited();
+        let ran = measured(&mut load.command(), &group, load.client, |_| charged(&group))?;
         let own = ours::run(FAR, None, load, &mut Tries::default())
             .unwrap_or_else(|| panic!("{name} does not end with room"));
         assert_eq!(own.ran.text, ran.text, "{name}: another result");
+        takes.push(ran.peak as f64);
         alone.push(ran.seconds);
         with_room.push(own.ran.seconds);
         ratios.push(own.ran.seconds / ran.seconds);
         prints = Some(ran.text);
     }
     let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.3}")).collect();
-    let middle = median(ratios).0;
+    let (middle, takes) = (median(ratios).0, median(takes).0 as u64);
     report.row([
         name.to_owned(),
+        (takes / MIB).to_string(),
         format!("{:.2}", median(alone).0),
         format!("{:.2}", median(with_room).0),
         format!("{middle:.3}"),
         each.join(" "),
     ]);
-    Some((prints?, middle))
+    Some(Roomy { prints: prints?, takes, middle })
 }
