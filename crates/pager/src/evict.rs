@@ -36,7 +36,7 @@ use crate::policy::Candidate;
 use crate::proc::Proc;
 use crate::table::{Page, State, address_of, page_of};
 use crate::uffd::Put;
-use crate::{SWAP_TYPE, Shared};
+use crate::{SWAP_TYPE, Shared, own_code};
 
 /// `max_pool_bytes` where nothing but the cap limits the pool.
 const UNLIMITED: &str = "4611686018427387904";
@@ -90,6 +90,7 @@ impl Evictor {
             }
             if !std::mem::replace(&mut has_begun, true) {
                 shared.look_at_accessed();
+                own_code::unmap();
             }
             self.find_unknown();
             let is_wanted = shared.budget.estimate() > shared.budget.high();

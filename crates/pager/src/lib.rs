@@ -30,6 +30,7 @@ mod evict;
 mod fault;
 mod link;
 mod memory;
+mod own_code;
 pub mod policy;
 mod proc;
 mod slots;
