@@ -34,6 +34,7 @@ macro_rules! cases {
 
 cases! {
     threads_that_read_write_give_up_unmap_and_protect "churn",
+    threads_that_read_on_where_others_give_up_and_move "runs",
     system_calls_on_buffers_that_are_out "calls",
     direct_reads_into_pages_on_their_way_out "direct",
     fixed_buffers_of_io_uring "fixed",

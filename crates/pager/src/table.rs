@@ -177,7 +177,10 @@ mod tests {
             seed ^= seed << 17;
             seed % below
         };
+        let is_slot = |state: &State| u64::from(matches!(state, State::Slot(_)));
+        let mut left = 0;
         for _ in 0..200_000 {
+            assert_eq!(table.left_slots(), left);
             let page = random(4) * 1_000_003 + random(2_000);
             let value = u32::try_from(random(1 << 29)).unwrap();
             let state = match random(6) {
@@ -194,6 +197,7 @@ mod tests {
                         let gone: Vec<_> =
                             model.range(first..end).map(|(page, state)| (*page, *state)).collect();
                         assert_eq!(taken, gone);
+                        left += gone.iter().map(|(_, state)| is_slot(state)).sum::<u64>();
                         model.retain(|page, _| !(first..end).contains(page));
                     }
                     assert_eq!(table.get(page), model.get(&page).copied().unwrap_or_default());
@@ -202,6 +206,7 @@ mod tests {
             };
             let before = table.set(page, state);
             assert_eq!(before, model.get(&page).copied().unwrap_or_default());
+            left += is_slot(&before);
             if state == State::Unknown {
                 model.remove(&page)
             } else {

@@ -6,6 +6,7 @@
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -193,6 +194,66 @@ fn churn() {
                 }
                 for (at, version) in versions.iter().enumerate() {
                     memory.check(first + at, *version);
+                }
+            });
+        }
+    });
+}
+
+/// Threads that go through memory in long runs, so that much is brought in at once, while others of them write, give up and move
+/// what is next.
+fn runs() {
+    const PART: usize = 32;
+    let memory = Memory::new(96);
+    memory.fill_all(1);
+    let versions: Vec<_> = (0..memory.pages / PART).map(|_| Mutex::new(1u64)).collect();
+    std::thread::scope(|scope| {
+        for number in 1..4u64 {
+            let (memory, versions) = (&memory, &versions);
+            scope.spawn(move || {
+                let mut state = number;
+                let first = random(&mut state, versions.len());
+                for step in 0..3 * versions.len() {
+                    let part = (first + step) % versions.len();
+                    let mut version = versions[part].lock().expect("nobody panics");
+                    let pages = part * PART..(part + 1) * PART;
+                    pages.clone().for_each(|page| memory.check(page, *version));
+                    match random(&mut state, 32) {
+                        0..4 => {
+                            *version = (step as u64) << 2 | number;
+                            pages.for_each(|page| memory.fill(page, *version));
+                        }
+                        4..6 => {
+                            // SAFETY: the part's lock is held.
+                            ok(
+                                unsafe {
+                                    libc::madvise(
+                                        memory.address(pages.start),
+                                        PART * PAGE,
+                                        libc::MADV_DONTNEED,
+                                    )
+                                },
+                                "madvise",
+                            );
+                            *version = 0;
+                        }
+                        6 => {
+                            let place = map(PART, libc::PROT_NONE, PRIVATE).as_ptr().cast();
+                            let here = memory.address(pages.start);
+                            // There and back; the place left meanwhile stays mapped, so that nobody else is given it.
+                            for (from, to) in [(here, place), (place, here)] {
+                                let flags =
+                                    libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+                                // SAFETY: the part's lock is held, and the other place is ours.
+                                let moved =
+                                    unsafe { libc::mremap(from, PART * PAGE, PART * PAGE, flags, to) };
+                                assert_eq!(moved, to, "{}", std::io::Error::last_os_error());
+                            }
+                            // SAFETY: made above.
+                            ok(unsafe { libc::munmap(place, PART * PAGE) }, "munmap");
+                        }
+                        _ => {}
+                    }
                 }
             });
         }
@@ -640,8 +701,9 @@ fn plain() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 16] = [
+    let cases: [(&str, fn()); 17] = [
         ("churn", churn),
+        ("runs", runs),
         ("calls", calls),
         ("direct", direct),
         ("fixed", fixed),
