@@ -166,7 +166,7 @@ impl Budget {
 
     /// Whoever waits for room is to look at its messages first: nothing can leave before.
     pub(crate) fn recall(&self) {
-        // Who looked before that and found none is waiting by now.
+        // Who holds this is about to wait. Who has looked and has not come so far waits its limit, which is short.
         drop(self.room_lock.lock());
         self.room.notify_all();
     }

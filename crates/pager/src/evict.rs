@@ -172,9 +172,10 @@ impl Evictor {
     fn take(&mut self, memory: &Arc<Memory>, hands: &mut Hands, candidates: &[Candidate]) -> usize {
         let shared = self.shared.clone();
         let Some(proc) = memory.proc.get() else { return 0 };
-        if hands.owes_reply() {
-            // What the last batch left is given back by now, as a rule; nobody waits for that with the lock.
-            let _ = hands.settle();
+        // What the last batch left is given back by now, as a rule. Nobody waits for that with the lock, and nothing can be moved before.
+        if hands.owes_reply() && !matches!(hands.settle(), Done::Reply(_)) {
+            self.put_back(candidates);
+            return 0;
         }
         let mut inner = memory.inner.lock();
         if inner.draining {
@@ -199,12 +200,8 @@ impl Evictor {
         let (staging, staging_end) = (hands.hello.staging, hands.staging_end());
         let mut is_empty = true;
         let looked = proc.mapped(staging, staging_end, |_, _| is_empty = false);
-        if hands.owes_reply()
-            || !is_empty
-            || looked.is_err()
-            || memory.uffd.register(staging, staging_end).is_err()
-        {
-            // The answer to the last order is still out, or the process is ending.
+        if !is_empty || looked.is_err() || memory.uffd.register(staging, staging_end).is_err() {
+            // The area could not be emptied, or the process is ending.
             drop(inner);
             let _ = hands.order(self.order(Action::Empty, &[]));
             self.put_back(candidates);
@@ -214,7 +211,11 @@ impl Evictor {
         if !matches!(done, Done::Reply(_)) {
             // From here on nothing can be moved there any more.
             shared.counters.stalled_batches.add(1);
-            let _ = memory.uffd.unregister(staging, staging_end);
+            if memory.uffd.unregister(staging, staging_end).is_err() && !memory.uffd.is_dead(memory.probe) {
+                // The agent may go on to move, and nobody would know what.
+                shared.tell("a program's staging area cannot be unregistered; ending it");
+                shared.kill(memory);
+            }
         }
         // The agent says why a page was not moved; whether it was, the kernel is asked.
         for (at, moving) in moving.iter_mut().enumerate() {
@@ -257,8 +258,8 @@ impl Evictor {
             return 0;
         }
         shared.counters.evicted_pages.add(moved);
-        // An agent that owes an answer empties the area when it runs again, before it is told anything else. Nobody waits for it
-        // to be done: it runs where the program does, while this thread has pages to store.
+        // An agent that owes an answer is told to empty the area when it has given that, and before anything else. Nobody waits
+        // for it to be done: it runs where the program does, while this thread has pages to store.
         if !hands.owes_reply() {
             let _ = hands.begin(self.order(Action::Empty, &[]));
         }

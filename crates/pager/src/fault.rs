@@ -14,7 +14,7 @@ use parking_lot::MutexGuard;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::thread::{CpuSet, sched_setaffinity};
-use zswap::{Keep, PAGE_SIZE};
+use zswap::{Keep, LoadError, PAGE_SIZE};
 
 use crate::Shared;
 use crate::memory::{Inner, Memory};
@@ -35,6 +35,13 @@ const FAULTS_A_LOOK: u32 = 64;
 const MOST_FAULTS_A_LOOK: u32 = 4096;
 
 static ZEROS: [[u8; PAGE_SIZE]; FIRST_TOUCH] = [[0; PAGE_SIZE]; FIRST_TOUCH];
+
+/// The page that was wanted could not be loaded.
+enum Failed {
+    /// There was no memory to decompress it with.
+    ForNow,
+    ForGood,
+}
 
 /// The thread of one memory.
 pub(crate) struct Server {
@@ -197,10 +204,11 @@ impl Server {
         } else {
             self.load(&found, with_device)
         };
-        if loaded == 0 {
-            return self.lose(inner, page);
+        match loaded {
+            Ok(loaded) => found.truncate(loaded),
+            Err(Failed::ForNow) => return false,
+            Err(Failed::ForGood) => return self.lose(inner, page),
         }
-        found.truncate(loaded);
         let mut is_there = false;
         let mut at = 0;
         while at < found.len() {
@@ -234,7 +242,7 @@ impl Server {
     }
 
     /// Loads pages into the buffer. Returns how many, from the first on: all until one that cannot be loaded.
-    fn load(&mut self, wanted: &[(Page, u32)], with_device: bool) -> usize {
+    fn load(&mut self, wanted: &[(Page, u32)], with_device: bool) -> Result<usize, Failed> {
         let (mut at, mut run_end) = (0, 0);
         while let (Some(&(page, slot)), Some(room)) = (wanted.get(at), self.buffer.get_mut(at..)) {
             // Neighbours in memory that are neighbours in the swap file come by one request.
@@ -250,17 +258,21 @@ impl Server {
             }
             if loaded == 0
                 && let Some(buffer) = room.first_mut()
-                // Kept until it is surely there.
-                && let Ok(Some(_)) = self.shared.cache.load(self.shared.entry(slot), buffer, Keep::Always)
             {
-                loaded = 1;
+                // Kept until it is surely there.
+                match self.shared.cache.load(self.shared.entry(slot), buffer, Keep::Always) {
+                    Ok(Some(_)) => loaded = 1,
+                    Err(LoadError::NoMemory) if at == 0 => return Err(Failed::ForNow),
+                    _ if at == 0 => return Err(Failed::ForGood),
+                    _ => {}
+                }
             }
             if loaded == 0 {
                 break;
             }
             at += loaded;
         }
-        at
+        Ok(at)
     }
 
     /// Puts pages where they belong. A run that goes over a border between two mappings is cut to its first page. Returns how

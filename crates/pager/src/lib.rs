@@ -49,7 +49,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fd::OwnedFd;
-use zswap::{Keep, PAGE_SIZE, SwapEntry, Zswap};
+use zswap::{Keep, LoadError, PAGE_SIZE, SwapEntry, Zswap};
 
 use agent::protocol::{Action, Command};
 
@@ -130,6 +130,8 @@ impl From<rustix::io::Errno> for PagerError {
 
 /// How long a page may take to find its way back at the end.
 const BRING_BACK: Duration = Duration::from_secs(10);
+/// How long an agent may take to answer then, if it has not answered for long.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Shared {
     cache: Arc<Zswap>,
@@ -282,6 +284,7 @@ impl Shared {
                 let loaded = self.cache.load(self.entry(slot), &mut buffer[0], Keep::Always);
                 let put = match loaded {
                     Ok(Some(_)) => memory.uffd.copy(address_of(page), &buffer),
+                    Err(LoadError::NoMemory) => Put::NoMemory,
                     // Its fault tells, when somebody wants it; by then we may be gone, so it must be now.
                     _ if memory.uffd.poison(address_of(page)).is_ok() => break,
                     _ => Put::Again(0),
@@ -318,6 +321,10 @@ impl Shared {
             }
             drop(inner);
             if let Some(hands) = memory.hands.lock().as_mut() {
+                // An agent that is not let go ends its process: one that is only slow is waited for.
+                if hands.owes_reply() {
+                    let _ = hands.settle_within(LAST_ANSWER);
+                }
                 let _ = hands.order(&mut Command::new(Action::Empty));
                 let _ = hands.order(&mut Command::new(Action::Release));
             }

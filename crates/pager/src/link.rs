@@ -48,7 +48,7 @@ pub(crate) enum Done {
 }
 
 impl Hands {
-    /// An order was given up; its answer is still to come, and nothing can be ordered before.
+    /// An order was begun and has not ended: its answer is still to come, and nothing can be ordered before.
     pub(crate) fn owes_reply(&self) -> bool {
         self.ordered != self.answered
     }
@@ -88,7 +88,12 @@ impl Hands {
 
     /// Waits for the end of the order that was given: as long as one may take, and not at all once that was in vain.
     pub(crate) fn settle(&mut self) -> Done {
-        let done = self.answer(if self.is_late { Duration::ZERO } else { ORDER_LIMIT });
+        self.settle_within(if self.is_late { Duration::ZERO } else { ORDER_LIMIT })
+    }
+
+    /// Waits for the end of the order that was given, up to `limit`.
+    pub(crate) fn settle_within(&mut self, limit: Duration) -> Done {
+        let done = self.answer(limit);
         self.is_late = matches!(done, Done::Stalled);
         done
     }

@@ -4,7 +4,7 @@
 //! applied, and pages are moved out and noted, within one hold of that lock.** The kernel refuses a move while an event is
 //! unread, so every change of the memory is known before a page that it concerns can be moved, and the other way round.
 //!
-//! Lock order: [`Hands`] (of one memory), then its [`Inner`], then the books.
+//! Lock order: [`Hands`] (of one memory), then its [`Inner`], then the books, or the batch that is being stored.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;

@@ -2,95 +2,116 @@
 //!
 //! The kernel maps a file's pages in runs of 64 KiB around the one that is touched, and what a program needs to start (its
 //! arguments, its linker, its checks) it never needs again. All of it counts as resident, and what is resident here is taken from the
-//! programs: 2 of 4 MiB. Unmapped, it is still in the page cache, like everything that nobody uses at the moment.
+//! programs: 1 of 4 MiB. Unmapped, it is still in the page cache, like everything that nobody uses at the moment.
 //!
-//! It trades a few hundred minor faults, once. What it can never do: lose anything. Only mappings of files are touched, in which
-//! nothing was ever written, which can be read and cannot be written; what is there is in the file.
+//! It trades a few hundred minor faults, once. What it can never do: lose anything. Only segments are touched that the linker made
+//! without the right to be written, so that what is there is what is in the file; where addresses had to be filled in, that is not so.
 
-use std::fs;
+use std::ffi::{CStr, c_int, c_void};
 
-/// A mapping, as far as it matters here.
-#[derive(Default)]
-struct Mapping {
-    start: usize,
-    end: usize,
-    /// Of a file, and nobody can write to it.
-    is_constant: bool,
-}
+/// The kernel's own, which is no file.
+const VDSO: &CStr = c"linux-vdso.so.1";
 
 /// Unmaps what may be; the next use maps it again.
 pub(crate) fn unmap() {
-    let Ok(text) = fs::read_to_string("/proc/self/smaps") else { return };
-    for (start, end) in untouched(&text) {
-        let address = std::ptr::without_provenance_mut(start);
-        // SAFETY: advice for a mapping of ours that no one can write to, and in which no page is other than the file's
-        // (`untouched`): whoever reads or executes it gets the same bytes from the file. Where it is gone or another by now, it was
-        // a library that was unloaded, and this process unloads none.
-        unsafe { libc::madvise(address, end - start, libc::MADV_DONTNEED) };
-    }
+    // SAFETY: the callback has the type that is asked for, and uses nothing of ours.
+    unsafe { libc::dl_iterate_phdr(Some(unmap_object), std::ptr::null_mut()) };
 }
 
-/// The mappings of `smaps` of which every page is the file's.
-fn untouched(smaps: &str) -> Vec<(usize, usize)> {
-    let mut found = Vec::new();
-    let mut mapping = Mapping::default();
-    for line in smaps.lines() {
-        if let Some(next) = header(line) {
-            mapping = next;
-        } else if line.split_ascii_whitespace().eq(["Anonymous:", "0", "kB"]) && mapping.is_constant {
-            found.push((mapping.start, mapping.end));
+/// Unmaps the constant segments of the program or of a library. It is loaded while this runs: the linker's lock is held.
+unsafe extern "C" fn unmap_object(object: *mut libc::dl_phdr_info, _: usize, _: *mut c_void) -> c_int {
+    // SAFETY: the linker passes a description that is valid until this returns.
+    let object = unsafe { &*object };
+    // SAFETY: its name is a C string, or null.
+    let is_vdso = !object.dlpi_name.is_null() && unsafe { CStr::from_ptr(object.dlpi_name) } == VDSO;
+    if is_vdso || object.dlpi_phdr.is_null() {
+        return 0;
+    }
+    // SAFETY: there are so many headers at that place.
+    let segments = unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
+    for segment in segments {
+        if let Some((start, len)) = constant(object.dlpi_addr, segment) {
+            // SAFETY: advice for a whole segment that is loaded, and that nobody could write to (`constant`): whoever reads or
+            // executes it gets the same bytes from the file. The linker writes to such segments only for code that is not
+            // position-independent, which nothing is that this is linked with (a test looks).
+            unsafe { libc::madvise(std::ptr::without_provenance_mut(start), len, libc::MADV_DONTNEED) };
         }
     }
-    found
+    0
 }
 
-/// A line that begins a mapping: addresses, rights, offset, device, inode, name.
-fn header(line: &str) -> Option<Mapping> {
-    let mut fields = line.split_ascii_whitespace();
-    let (start, end) = fields.next()?.split_once('-')?;
-    let number = |text| usize::from_str_radix(text, 16).ok();
-    let (start, end) = (number(start)?, number(end)?);
-    let rights = fields.next()?;
-    let inode = fields.nth(2)?;
-    let is_constant = rights.starts_with("r-") && rights.ends_with('p') && inode != "0";
-    Some(Mapping { start, end, is_constant })
+/// The pages of a segment that is loaded and has no right to be written: where they start, and how many bytes they are.
+fn constant(base: libc::Elf64_Addr, segment: &libc::Elf64_Phdr) -> Option<(usize, usize)> {
+    if segment.p_type != libc::PT_LOAD || segment.p_flags & libc::PF_W != 0 {
+        return None;
+    }
+    let page = zswap::PAGE_SIZE;
+    let start = usize::try_from(base.checked_add(segment.p_vaddr)?).ok()?;
+    let end = start.checked_add(usize::try_from(segment.p_filesz).ok()?)?.next_multiple_of(page);
+    let start = start / page * page;
+    Some((start, end - start))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
+    use std::fs;
 
-    #[test]
-    fn only_what_is_the_files_is_unmapped() {
-        let smaps = "\
-55a0-55b0 r--p 00000000 fe:00 1 /bin/a file with spaces
-Rss:                   4 kB
-Anonymous:             0 kB
-55b0-55c0 r-xp 00000000 fe:00 1 /bin/file
-Anonymous:             4 kB
-55c0-55d0 rw-p 00000000 fe:00 1 /bin/file
-Anonymous:             0 kB
-55d0-55e0 r--s 00000000 fe:00 1 /shared
-Anonymous:             0 kB
-55e0-55f0 r-xp 00000000 00:00 0 [vdso]
-Anonymous:             0 kB
-55f0-5600 r-xp 00000000 fe:00 1 /bin/file
-AnonHugePages:         0 kB
-Anonymous:             0 kB
-";
-        assert_eq!(untouched(smaps), [(0x55a0, 0x55b0), (0x55f0, 0x5600)]);
+    /// Kilobytes of each mapping of a file that cannot be written: resident, and other than the file's.
+    fn constants() -> HashMap<String, (u64, u64)> {
+        let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut found = HashMap::new();
+        let mut range = String::new();
+        for line in smaps.lines() {
+            let fields: Vec<_> = line.split_ascii_whitespace().collect();
+            match fields[..] {
+                [at, rights, _, _, inode, ..] if at.contains('-') && !line.contains(": ") => {
+                    let is_constant = rights == "r-xp" && inode != "0";
+                    range = if is_constant { at.to_owned() } else { String::new() };
+                }
+                ["Rss:", number, "kB"] if !range.is_empty() => {
+                    found.entry(range.clone()).or_insert((0, 0)).0 = number.parse().unwrap();
+                }
+                ["Anonymous:" | "Swap:", number, "kB"] if !range.is_empty() => {
+                    found.entry(range.clone()).or_insert((0, 0)).1 += number.parse::<u64>().unwrap();
+                }
+                _ => {}
+            }
+        }
+        found
     }
 
     #[test]
     fn this_goes_on_and_has_less_mapped() {
-        let files = || {
-            let status = fs::read_to_string("/proc/self/status").unwrap();
-            let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
-            line.split_ascii_whitespace().next().unwrap().parse::<u64>().unwrap()
-        };
-        let before = files();
-        assert!(!untouched(&fs::read_to_string("/proc/self/smaps").unwrap()).is_empty());
+        let before = constants();
+        assert!(before.values().all(|(_, changed)| *changed == 0), "code that was written to: {before:?}");
         unmap();
-        assert!(files() < before);
+        let after = constants();
+        let resident =
+            |all: &HashMap<String, (u64, u64)>| all.values().map(|(resident, _)| resident).sum::<u64>();
+        assert!(!before.is_empty() && resident(&after) < resident(&before), "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn what_can_be_written_is_left_alone() {
+        let segment = |p_type, p_flags| libc::Elf64_Phdr {
+            p_type,
+            p_flags,
+            p_offset: 0,
+            p_vaddr: 0x1234,
+            p_paddr: 0,
+            p_filesz: 0x2000,
+            p_memsz: 0x2000,
+            p_align: 0x1000,
+        };
+        let base = 0x10_0000;
+        assert_eq!(
+            constant(base, &segment(libc::PT_LOAD, libc::PF_R | libc::PF_X)),
+            Some((0x10_1000, 0x3000))
+        );
+        assert_eq!(constant(base, &segment(libc::PT_LOAD, libc::PF_R | libc::PF_W)), None);
+        assert_eq!(constant(base, &segment(libc::PT_DYNAMIC, libc::PF_R)), None);
+        assert_eq!(constant(u64::MAX, &segment(libc::PT_LOAD, libc::PF_R)), None);
     }
 }
