@@ -39,6 +39,7 @@ mod table;
 mod uffd;
 mod watch;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -312,22 +313,32 @@ impl Shared {
 
     /// Brings everything back and lets the processes go on alone.
     fn drain(&self) {
-        let memories = self.books.lock().memories();
-        for memory in memories {
-            self.bring_back(&memory);
-            let inner = memory.inner.lock();
-            for (&start, &end) in &inner.regions {
-                let _ = memory.uffd.unregister(start, end);
+        let mut done = HashSet::new();
+        // A process that is not let go yet may fork; when all of them are, nobody is told of forks any more.
+        loop {
+            let mut left = self.books.lock().memories();
+            left.retain(|memory| done.insert(memory.number));
+            if left.is_empty() {
+                return;
             }
-            drop(inner);
-            if let Some(hands) = memory.hands.lock().as_mut() {
-                // An agent that is not let go ends its process: one that is only slow is waited for.
-                if hands.owes_reply() {
-                    let _ = hands.settle_within(LAST_ANSWER);
-                }
-                let _ = hands.order(&mut Command::new(Action::Empty));
-                let _ = hands.order(&mut Command::new(Action::Release));
+            left.iter().for_each(|memory| self.let_go(memory));
+        }
+    }
+
+    fn let_go(&self, memory: &Memory) {
+        self.bring_back(memory);
+        let inner = memory.inner.lock();
+        for (&start, &end) in &inner.regions {
+            let _ = memory.uffd.unregister(start, end);
+        }
+        drop(inner);
+        if let Some(hands) = memory.hands.lock().as_mut() {
+            // An agent that is not let go ends its process: one that is only slow is waited for.
+            if hands.owes_reply() {
+                let _ = hands.settle_within(LAST_ANSWER);
             }
+            let _ = hands.order(&mut Command::new(Action::Empty));
+            let _ = hands.order(&mut Command::new(Action::Release));
         }
     }
 }
@@ -417,21 +428,31 @@ impl Pager {
 
     /// Ends it: what is out comes back, and processes that still run go on without us.
     pub fn stop(self) {
-        self.shared.stopping.store(true, Relaxed);
-        self.shared.budget.wake_all();
-        self.shared.drain();
-        self.shared.cache.stop_shrink_worker();
-        let memories = self.shared.books.lock().memories();
-        for memory in memories {
-            let _ = rustix::io::write(&memory.ended, &1u64.to_ne_bytes());
-        }
+        let shared = &self.shared;
+        shared.stopping.store(true, Relaxed);
+        shared.budget.wake_all();
+        shared.cache.stop_shrink_worker();
+        // They may be about to enter a memory, which is to be drained, and whose thread is to end.
         for thread in self.threads {
             thread.thread().unpark();
             let _ = thread.join();
         }
-        let servers = std::mem::take(&mut *self.shared.servers.lock());
-        for server in servers {
-            let _ = server.join();
+        // Nobody makes room any more.
+        shared.budget.gave_up.store(true, Relaxed);
+        shared.drain();
+        loop {
+            let memories = shared.books.lock().memories();
+            for memory in memories {
+                let _ = rustix::io::write(&memory.ended, &1u64.to_ne_bytes());
+            }
+            // The last thing that such a thread did may have been to enter a child's memory.
+            let servers = std::mem::take(&mut *shared.servers.lock());
+            if servers.is_empty() {
+                return;
+            }
+            for server in servers {
+                let _ = server.join();
+            }
         }
     }
 }
