@@ -20,8 +20,8 @@ use crate::{CompressError, Compressor, Context, DecompressError, PAGE_SIZE, Page
 const WORDS: u8 = 0;
 const BYTES: u8 = 1;
 
-/// More than this is poor, and words are tried even where the first quarter spoke against them.
-const POOR: usize = PAGE_SIZE * 5 / 8;
+/// More than this is hardly anything gained, and words are tried whatever the first quarter said.
+const POOR: usize = PAGE_SIZE * 7 / 8;
 
 /// The `weft` compressor.
 pub(crate) struct Weft {
@@ -64,9 +64,9 @@ impl Context for WeftContext {
         let (mode, body) = out.split_first_mut().ok_or(CompressError::NoRoom)?;
         let mut words = self.words.look(page);
         let bytes = words.is_none_or(|words| words.is_doubtful()).then(|| self.bytes.look(page));
-        if bytes.is_some_and(|bytes| bytes > POOR) {
+        if bytes.is_some_and(|bytes| bytes > POOR || bytes > self.words.expected()) {
             // Noise between words, as in tables of keys or digests: what few words there are may be all there is.
-            words = words.or_else(|| Some(self.words.look_on()));
+            words = words.or_else(|| Some(self.words.look_on(page)));
         }
         let len = match (words, bytes) {
             (Some(words), bytes) if bytes.is_none_or(|bytes| words.len() <= bytes) => {

@@ -1,9 +1,9 @@
-//! The mode for pages that are not made of words: repetitions from anywhere, of five bytes and more.
+//! The mode for pages that are not made of words: repetitions from anywhere, of six bytes and more.
 //!
 //! What a repetition takes is three bytes, always: how many literals come before it (5 bits), its length (7) and how far back it
 //! is (12). All of these stand before all literals, so that the decoder knows the next one before it has done with the last.
-//! The search takes the first candidate that a hash of five bytes gives; five and not four, because repetitions of four bytes
-//! save one byte and cost as much time as any other (2 % of the size on text for a quarter of the repetitions).
+//! The search takes the first candidate that a hash of six bytes gives; six and not four, because repetitions of four or five bytes
+//! save one or two bytes and cost as much time as any other (docs/weft.md has the figures).
 
 use crate::memory::zeroed;
 use crate::{PAGE_SIZE, Page};
@@ -11,13 +11,14 @@ use crate::{PAGE_SIZE, Page};
 /// 4 KiB of table; twice as much makes text 0.5 % smaller.
 const HASH_BITS: u32 = 11;
 /// Bytes that are hashed, and the shortest repetition.
-const LEAST: u32 = 5;
+const LEAST: u32 = 6;
 /// A step grows by one for each 2^PATIENCE bytes without a repetition.
 const PATIENCE: u32 = 5;
 /// Bytes at the end where no repetition starts, so that WIDE literals can be read from wherever one does.
 const TAIL: usize = WIDE;
-/// Literals copied at once.
+/// Bytes copied at once: all literals of a record. Of a repetition, in halves, so that it may overlap itself.
 const WIDE: usize = 32;
+const HALF: usize = WIDE / 2;
 
 /// Bytes of a record.
 const RECORD: usize = 3;
@@ -160,56 +161,49 @@ fn alike(page: &Page, from: usize, at: usize, mut differing: u64) -> usize {
 
 /// Fills `page` from exactly `data`; `None` where that is no page.
 pub(super) fn decompress(data: &[u8], page: &mut Page) -> Option<()> {
-    /// What a record makes at most, and what is written beyond it.
-    const ROOM: usize = MOST_LITERALS + LONGEST + WIDE;
     let (count, rest) = data.split_first_chunk::<COUNT>()?;
     let (records, mut literals) = rest.split_at_checked(RECORD * usize::from(u16::from_le_bytes(*count)))?;
     let mut at = 0;
     for &[low, middle, high] in records.as_chunks::<RECORD>().0 {
         let record = usize::from(low) | usize::from(middle) << 8 | usize::from(high) << 16;
         let (count, len, distance) = (record & 31, record >> 5 & 127, record >> 12);
-        let wide = at <= PAGE_SIZE - ROOM && literals.len() >= WIDE;
-        let from;
-        if wide {
-            page[at..at + WIDE].copy_from_slice(&literals[..WIDE]);
-            at += count;
-            from = at.checked_sub(distance)?;
-        } else {
-            page.get_mut(at..at + count)?.copy_from_slice(literals.get(..count)?);
-            at += count;
-            from = at.checked_sub(distance)?;
-            page.get(at..at + len)?;
-        }
-        literals = &literals[count..];
-        if wide && distance >= 16 {
-            copy::<16>(page, from, at);
-            let mut done = 16;
-            while done < len {
-                copy::<16>(page, from + done, at + done);
-                done += 16;
-            }
-        } else if wide && distance > 0 {
-            let (pattern, step) = match distance {
-                8.. => (0, 8),
-                _ => repeated(&page[from..], distance),
-            };
-            let mut done = 0;
-            while done < len {
-                if distance >= 8 {
-                    copy::<8>(page, from + done, at + done);
-                } else {
-                    page[at + done..at + done + 8].copy_from_slice(&pattern.to_le_bytes());
-                }
-                done += step;
-            }
-        } else if distance > 0 {
-            for (from, to) in (from..).zip(at..at + len) {
-                page[to] = page[from];
-            }
-        } else if len > 0 {
+        let begin = at + count;
+        let (from, end) = (begin.checked_sub(distance)?, begin + len);
+        if distance == 0 && len > 0 {
             return None;
         }
-        at += len;
+        // Away from both ends there is room to copy more than what counts, which what follows writes over: few records then take a
+        // branch of their own.
+        if end <= PAGE_SIZE - WIDE
+            && let Some(some) = literals.first_chunk::<WIDE>()
+        {
+            page[at..at + WIDE].copy_from_slice(some);
+            match distance {
+                HALF.. => {
+                    copy::<HALF>(page, from, begin);
+                    copy::<HALF>(page, from + HALF, begin + HALF);
+                    for done in (WIDE..len).step_by(HALF) {
+                        copy::<HALF>(page, from + done, begin + done);
+                    }
+                }
+                8.. => (0..len).step_by(8).for_each(|done| copy::<8>(page, from + done, begin + done)),
+                1.. => {
+                    let (pattern, step) = repeated(&page[from..], distance);
+                    for done in (0..len).step_by(step) {
+                        page[begin + done..begin + done + 8].copy_from_slice(&pattern.to_le_bytes());
+                    }
+                }
+                0 => {}
+            }
+        } else {
+            page.get_mut(at..begin)?.copy_from_slice(literals.get(..count)?);
+            page.get(begin..end)?;
+            for (from, to) in (from..).zip(begin..end) {
+                page[to] = page[from];
+            }
+        }
+        literals = &literals[count..];
+        at = end;
     }
     let rest = page.get_mut(at..).filter(|rest| rest.len() == literals.len())?;
     rest.copy_from_slice(literals);

@@ -253,21 +253,24 @@ impl Memory {
 
     /// Finds what each word is told by. `None` where the first quarter shows that the page is not made of words.
     pub(super) fn look(&mut self, page: &Page) -> Option<Found> {
-        let simd = self.simd;
         let [work] = &mut *self.work;
-        for (word, bytes) in work.words[BEFORE..].iter_mut().zip(page.as_chunks().0) {
-            *word = u64::from_le_bytes(*bytes);
-        }
         work.seen.as_flattened_mut().fill(0);
         work.found = Found::default();
-        work.choose(simd, 0..QUARTER);
-        if work.found.raw > RAW_QUARTER { None } else { Some(self.look_on()) }
+        work.choose(self.simd, page, 0..QUARTER);
+        if work.found.raw > RAW_QUARTER { None } else { Some(self.look_on(page)) }
+    }
+
+    /// What the page would come to if all of it were as the first quarter, where [`Memory::look`] stopped after that.
+    pub(super) fn expected(&self) -> usize {
+        let [work] = &*self.work;
+        let groups = QUARTER * BLOCK / GROUP;
+        Found { groups, ..work.found }.len() * (BLOCKS / QUARTER)
     }
 
     /// The rest of what [`Memory::look`] does, where that stopped after the first quarter.
-    pub(super) fn look_on(&mut self) -> Found {
+    pub(super) fn look_on(&mut self, page: &Page) -> Found {
         let [work] = &mut *self.work;
-        work.choose(self.simd, QUARTER..BLOCKS);
+        work.choose(self.simd, page, QUARTER..BLOCKS);
         work.group();
         work.found
     }
@@ -296,7 +299,13 @@ impl Memory {
 
 impl Work {
     /// Chooses the tags of some blocks; those before them are done.
-    fn choose(&mut self, simd: Simd, blocks: Range<usize>) {
+    fn choose(&mut self, simd: Simd, page: &Page, blocks: Range<usize>) {
+        let (from, end) = (blocks.start * BLOCK, blocks.end * BLOCK);
+        for (word, bytes) in
+            self.words[BEFORE + from..BEFORE + end].iter_mut().zip(&page.as_chunks().0[from..end])
+        {
+            *word = u64::from_le_bytes(*bytes);
+        }
         match simd {
             Simd::Portable => portable::compare_near(self, blocks.clone()),
             #[cfg(target_arch = "x86_64")]
@@ -339,14 +348,15 @@ impl Work {
 
     /// Leaves out the groups that are as the one before.
     fn group(&mut self) {
-        (self.same, self.found.groups) = (0, 0);
-        let mut before = [0; GROUP_BYTES];
+        let (mut same, mut count, mut before) = (0, 0, 0);
         for (at, group) in self.tags.as_chunks::<GROUP_BYTES>().0.iter().enumerate() {
-            self.groups[self.found.groups] = *group;
-            self.found.groups += usize::from(*group != before);
-            self.same |= u64::from(*group == before) << at;
-            before = *group;
+            self.groups[count] = *group;
+            let now = u32::from_le_bytes(*group);
+            count += usize::from(now != before);
+            same |= u64::from(now == before) << at;
+            before = now;
         }
+        (self.same, self.found.groups) = (same, count);
     }
 }
 
