@@ -27,6 +27,7 @@ mod trace;
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::corpora::Corpora;
@@ -84,7 +85,8 @@ enum What {
     Programs {
         #[command(flatten)]
         against: Against,
-        /// Names of programs, instead of all
+        /// Programs, instead of all
+        #[arg(value_parser = PossibleValuesParser::new(programs::names()))]
         only: Vec<String>,
     },
     /// A parallel build with a slow swap disk, and with `uzswap run` before it (root)

@@ -72,10 +72,17 @@ const MIB: u64 = 1 << 20;
 
 /// Where nothing has to leave.
 const FAR: u64 = 4096 * MIB;
-/// What a rival is given of the memory that the program takes alone.
-const RIVALS_CAP: (u64, u64) = (1, 2);
+/// A rival is given the memory that the program takes alone, divided by this.
+const RIVALS_SHARE: u64 = 2;
 
 const FIGURE: Figure = Figure { unit: "s", digits: 2, of: |ran| ran.seconds };
+
+const REDIS: &str = "redis";
+
+/// The programs there are.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SCRIPTS.iter().map(|(name, _)| *name).chain([REDIS])
+}
 
 /// The most that is wanted of the rival's time.
 fn goal(program: &str) -> &'static str {
@@ -98,7 +105,7 @@ pub fn run(report: &mut Report, rivals: &[Rival], only: &[String], scale: Scale)
         .of(&SCRIPTS[..], &QUICK_SCRIPTS)
         .iter()
         .map(|&(name, script)| (name, Load::script(&script.replace("COUNT", scale.of(ROWS, QUICK_ROWS)))));
-    let all = scripts.chain([("redis", redis)]);
+    let all = scripts.chain([(REDIS, redis)]);
     let all = all.filter(|(name, _)| only.is_empty() || only.iter().any(|only| only == name));
 
     let rounds = scale.of(ROUNDS, 1);
@@ -112,7 +119,7 @@ pub fn run(report: &mut Report, rivals: &[Rival], only: &[String], scale: Scale)
     for (name, load) in all {
         if let Some(Roomy { prints, takes, middle }) = without_pressure(report, name, &load, rounds) {
             middles.push(middle);
-            let cap = takes / MIB * RIVALS_CAP.0 / RIVALS_CAP.1 * MIB;
+            let cap = takes / RIVALS_SHARE / MIB * MIB;
             contests.push(Contest { name: name.to_owned(), load, cap, prints: Some(prints) });
         } else {
             missing.push(name);
