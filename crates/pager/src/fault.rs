@@ -36,6 +36,20 @@ const MOST_FAULTS_A_LOOK: u32 = 4096;
 
 static ZEROS: [[u8; PAGE_SIZE]; FIRST_TOUCH] = [[0; PAGE_SIZE]; FIRST_TOUCH];
 
+/// A thread of the program that waits for a page.
+struct Fault {
+    page: Page,
+    write: bool,
+    /// Pages to bring in with it. The runs of faults are asked once, however often this one has to be tried.
+    window: Option<usize>,
+}
+
+impl Fault {
+    fn window(&mut self, inner: &mut Inner) -> usize {
+        *self.window.get_or_insert_with(|| inner.streams.window(self.page))
+    }
+}
+
 /// The page that was wanted could not be loaded.
 enum Failed {
     /// There was no memory to decompress it with.
@@ -50,8 +64,8 @@ pub(crate) struct Server {
     buffer: Vec<[u8; PAGE_SIZE]>,
     /// Room for messages, kept from one read to the next.
     messages: Vec<Message>,
-    /// Faults that have to wait for an event to be over.
-    waiting: Vec<(Page, bool)>,
+    /// Faults that have to wait for room, or for an event to be over.
+    waiting: Vec<Fault>,
     /// Since when there has been no room for them.
     waits_since: Option<Instant>,
     /// Until when nobody waits for any.
@@ -112,7 +126,8 @@ impl Server {
                 match message {
                     Message::Fault { address, write, thread } => {
                         last_thread = Some(thread);
-                        self.waiting.push((page_of(address), write));
+                        self.shared.counters.faults.add(1);
+                        self.waiting.push(Fault { page: page_of(address), write, window: None });
                     }
                     event => self.apply(&mut inner, event),
                 }
@@ -140,7 +155,7 @@ impl Server {
             }
             self.waits_since = None;
             let mut waiting = std::mem::take(&mut self.waiting);
-            waiting.retain(|&(page, write)| !self.fault(&mut inner, page, write));
+            waiting.retain_mut(|fault| !self.fault(&mut inner, fault));
             self.waiting = waiting;
             drop(inner);
             self.messages = messages;
@@ -172,18 +187,18 @@ impl Server {
     }
 
     /// Serves a fault. `false`: not now, an event has to be over first.
-    fn fault(&mut self, inner: &mut MutexGuard<'_, Inner>, page: Page, write: bool) -> bool {
-        self.shared.counters.faults.add(1);
-        match inner.table.get(page) {
-            State::Slot(_) => self.bring_in(inner, page),
-            State::Busy(at) => self.turn_back(inner, page, at),
-            State::Unknown | State::Resident(_) | State::Removed(_) => self.first_touch(inner, page, write),
+    fn fault(&mut self, inner: &mut MutexGuard<'_, Inner>, fault: &mut Fault) -> bool {
+        match inner.table.get(fault.page) {
+            State::Slot(_) => self.bring_in(inner, fault),
+            State::Busy(at) => self.turn_back(inner, fault.page, at),
+            State::Unknown | State::Resident(_) | State::Removed(_) => self.first_touch(inner, fault),
         }
     }
 
     /// A page that is in the cache, and those behind it if faults come in a run.
-    fn bring_in(&mut self, inner: &mut MutexGuard<'_, Inner>, page: Page) -> bool {
-        let end = page + inner.streams.window(page) as Page;
+    fn bring_in(&mut self, inner: &mut MutexGuard<'_, Inner>, fault: &mut Fault) -> bool {
+        let page = fault.page;
+        let end = page + fault.window(inner) as Page;
         let in_slot = |page| match inner.table.get(page) {
             State::Slot(slot) => Some((page, slot)),
             _ => None,
@@ -307,10 +322,11 @@ impl Server {
     }
 
     /// A page without content: zeros.
-    fn first_touch(&mut self, inner: &mut Inner, page: Page, write: bool) -> bool {
+    fn first_touch(&mut self, inner: &mut Inner, fault: &mut Fault) -> bool {
         self.shared.counters.zero_faults.add(1);
+        let page = fault.page;
         let address = address_of(page);
-        if !write {
+        if !fault.write {
             // The kernel's own page of zeros; it takes no memory until somebody writes.
             let outcome = self.memory.uffd.zeropage(address, 1);
             match outcome {
@@ -325,7 +341,7 @@ impl Server {
             }
             return true;
         }
-        let window = inner.streams.window(page).min(FIRST_TOUCH) as Page;
+        let window = fault.window(inner).min(FIRST_TOUCH) as Page;
         let end = self.end_of_region(inner, address).map_or(page + 1, page_of);
         let fresh = (page..(page + window).min(end))
             .take_while(|&ahead| ahead == page || inner.table.get(ahead) == State::Unknown)

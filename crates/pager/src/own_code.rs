@@ -33,7 +33,8 @@ unsafe extern "C" fn unmap_object(object: *mut libc::dl_phdr_info, _: usize, _: 
         if let Some((start, len)) = constant(object.dlpi_addr, segment) {
             // SAFETY: advice for a whole segment that is loaded, and that nobody could write to (`constant`): whoever reads or
             // executes it gets the same bytes from the file. The linker writes to such segments only for code that is not
-            // position-independent, which nothing is that this is linked with (a test looks).
+            // position-independent, which nothing is that this is linked with: a test
+            // finds no page of code that differs from its file.
             unsafe { libc::madvise(std::ptr::without_provenance_mut(start), len, libc::MADV_DONTNEED) };
         }
     }
