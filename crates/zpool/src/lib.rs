@@ -146,6 +146,19 @@ pub trait Zpool: Send + Sync {
     /// Copies `bytes` to the start of the object.
     fn obj_write(&self, handle: Handle, bytes: &[u8]) -> Result<(), BadHandle>;
 
+    /// Takes an object and writes it, as [`Zpool::malloc`] and [`Zpool::obj_write`] do one after the other; a driver may do it
+    /// in one step.
+    fn put(&self, bytes: &[u8]) -> Result<Handle, MallocError> {
+        let handle = self.malloc(bytes.len())?;
+        match self.obj_write(handle, bytes) {
+            Ok(()) => Ok(handle),
+            Err(BadHandle(handle)) => {
+                let _ = self.free(handle);
+                Err(MallocError::NoMemory)
+            }
+        }
+    }
+
     /// Pages of memory the pool holds for objects now, resident and empty ones kept for reuse included.
     fn total_pages(&self) -> usize;
 

@@ -149,6 +149,9 @@ impl Zpool for InUse {
     fn obj_write(&self, handle: Handle, bytes: &[u8]) -> Result<(), BadHandle> {
         self.pool.obj_write(handle, bytes)
     }
+    fn put(&self, bytes: &[u8]) -> Result<Handle, MallocError> {
+        self.pool.put(bytes)
+    }
     fn total_pages(&self) -> usize {
         self.pool.total_pages()
     }

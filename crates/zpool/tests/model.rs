@@ -59,9 +59,15 @@ fn behaves_like_a_map() {
                 };
                 if random.below(100) < grow {
                     let len = size(&mut random, shape, pool.max_object());
-                    let handle = pool.malloc(len).unwrap();
+                    // In one step or in two.
+                    let handle = if step.is_multiple_of(2) {
+                        pool.put(&content(step, len)).unwrap()
+                    } else {
+                        let handle = pool.malloc(len).unwrap();
+                        pool.obj_write(handle, &content(step, len)).unwrap();
+                        handle
+                    };
                     assert!(handle.raw() < Handle::LIMIT);
-                    pool.obj_write(handle, &content(step, len)).unwrap();
                     assert!(
                         model.insert(handle, (step, len)).is_none(),
                         "{driver}: a live handle given out twice"
@@ -104,6 +110,8 @@ fn errors_are_the_kernels() {
         assert_eq!(pool.max_object(), max);
         assert_eq!(pool.malloc(max + 1), Err(MallocError::TooBig { max }));
         assert_eq!(pool.malloc(usize::MAX), Err(MallocError::TooBig { max }));
+        assert_eq!(pool.put(&[]), Err(MallocError::ZeroSize));
+        assert_eq!(pool.put(&vec![1; max + 1]), Err(MallocError::TooBig { max }));
         let handle = pool.malloc(max).unwrap();
         assert_eq!(pool.obj_write(handle, &vec![0; PAGE_SIZE + 1]), Err(BadHandle(handle)));
         for raw in [1, 5, 1000, 100_000, Handle::LIMIT - 1] {

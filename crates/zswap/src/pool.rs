@@ -26,6 +26,8 @@ pub(crate) struct Pool {
 #[derive(Clone)]
 pub(crate) struct Pools {
     slots: [Option<Arc<Pool>>; POOLS as usize],
+    /// No pool has this number or a higher one: each store goes through all pools, and there is seldom more than one.
+    end: u8,
     current: u8,
 }
 
@@ -33,7 +35,7 @@ impl Pools {
     pub(crate) fn new(first: Pool) -> Pools {
         let mut slots = [const { None }; POOLS as usize];
         slots[0] = Some(Arc::new(first));
-        Pools { slots, current: 0 }
+        Pools { slots, end: 1, current: 0 }
     }
 
     pub(crate) fn get(&self, number: u8) -> Option<&Arc<Pool>> {
@@ -45,7 +47,7 @@ impl Pools {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u8, &Arc<Pool>)> {
-        (0..).zip(&self.slots).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
+        (0..self.end).zip(&self.slots).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
     }
 
     /// The pool of this pair, if it is still here.
@@ -66,6 +68,7 @@ impl Pools {
     pub(crate) fn add(&mut self, pool: Pool) -> Option<u8> {
         let (number, slot) = (0..).zip(&mut self.slots).find(|(_, slot)| slot.is_none())?;
         *slot = Some(Arc::new(pool));
+        self.end = self.end.max(number + 1);
         Some(number)
     }
 

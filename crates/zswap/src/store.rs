@@ -26,6 +26,7 @@ use crate::error::Refusal;
 use crate::profile::{Eviction, SameFilled};
 use crate::same_filled;
 use crate::stats::Counter;
+use crate::sync::MutexGuard;
 use crate::tree::TreeKind;
 use crate::worker::{HEADER, Worker};
 
@@ -63,75 +64,75 @@ impl Zswap {
         if !self.live.enabled.load(Relaxed) {
             return Err(Refusal::Disabled);
         }
-        self.admit(entry.swap_type)?;
-        let put = self.put(area, entry, page, Effort::Policy);
+        let worker = self.admit(entry.swap_type)?;
+        let put = self.put(worker, area, entry, page, Effort::Policy);
         if put == Err(Refusal::AllocFail)
             && self.profile.rules.eviction == Eviction::StoreOldest
             && self.evict_oldest(entry.swap_type) > 0
         {
-            let mut again = self.put(area, entry, page, Effort::Policy);
-            if again == Err(Refusal::AllocFail) {
+            let again = || self.put(self.workers.one(), area, entry, page, Effort::Policy);
+            let mut put = again();
+            if put == Err(Refusal::AllocFail) {
                 // What was freed is of other sizes. Whole pages given back to the system could be had again.
                 self.compact();
-                again = self.put(area, entry, page, Effort::Policy);
+                put = again();
             }
-            if again.is_ok() {
+            if put.is_ok() {
                 self.count(Counter::SavedByWriteback);
             }
-            return again;
+            return put;
         }
         put
     }
 
     /// Lets a store in where the pool is below its limit or room can be made.
-    fn admit(&self, swap_type: u8) -> Result<(), Refusal> {
+    fn admit(&self, swap_type: u8) -> Result<MutexGuard<'_, Worker>, Refusal> {
         let max = self.max_bytes();
-        let held = || self.held_bytes(&self.workers.one());
-        let now = held();
-        if now >= max {
-            self.count(Counter::PoolLimitHit);
-            return match self.profile.rules.eviction {
-                Eviction::Worker => {
-                    self.full.store(true, Relaxed);
-                    Err(Refusal::PoolLimit)
+        let worker = self.workers.one();
+        let held = self.held_bytes(&worker);
+        if held < max {
+            if self.full.load(Relaxed) {
+                if held > self.live.accept_bytes(max) {
+                    return Err(Refusal::Hysteresis);
                 }
-                eviction => {
-                    const ROUNDS: usize = 8;
-                    for _ in 0..ROUNDS {
-                        let evicted = match eviction {
-                            Eviction::StoreAllocatorPage => self.evict_allocator_page(),
-                            _ => self.evict_oldest(swap_type),
-                        };
-                        if evicted == 0 {
-                            break;
-                        }
-                        self.compact();
-                        if held() < max {
-                            return Ok(());
-                        }
-                    }
-                    Err(Refusal::ReclaimFail)
-                }
-            };
-        }
-        if self.full.load(Relaxed) {
-            if now > self.live.accept_bytes(max) {
-                return Err(Refusal::Hysteresis);
+                self.full.store(false, Relaxed);
             }
-            self.full.store(false, Relaxed);
+            return Ok(worker);
         }
-        Ok(())
+        drop(worker);
+        self.count(Counter::PoolLimitHit);
+        let eviction = self.profile.rules.eviction;
+        if eviction == Eviction::Worker {
+            self.full.store(true, Relaxed);
+            return Err(Refusal::PoolLimit);
+        }
+        const ROUNDS: usize = 8;
+        for _ in 0..ROUNDS {
+            let evicted = match eviction {
+                Eviction::StoreAllocatorPage => self.evict_allocator_page(),
+                _ => self.evict_oldest(swap_type),
+            };
+            if evicted == 0 {
+                break;
+            }
+            self.compact();
+            let worker = self.workers.one();
+            if self.held_bytes(&worker) < max {
+                return Ok(worker);
+            }
+        }
+        Err(Refusal::ReclaimFail)
     }
 
     /// Steps 3 to 6.
-    pub(crate) fn put(
-        &self,
+    pub(crate) fn put<'a>(
+        &'a self,
+        mut worker: MutexGuard<'a, Worker>,
         area: &Area,
         entry: SwapEntry,
         page: &Page,
         effort: Effort,
     ) -> Result<(), Refusal> {
-        let mut worker = self.workers.one();
         let what = match self.same_filled(page, effort) {
             Some(word) => What::Same { word },
             None if effort == Effort::Policy && !self.live.non_same_filled_pages_enabled.load(Relaxed) => {
@@ -210,10 +211,7 @@ impl Zswap {
             out[..HEADER].copy_from_slice(&object_header(entry));
         }
         let bytes = &out[..header + len];
-        let handle = pool.zpool.malloc(bytes.len()).map_err(refusal_of)?;
-        if pool.zpool.obj_write(handle, bytes).is_err() {
-            return Err(Refusal::AllocFail);
-        }
+        let handle = pool.zpool.put(bytes).map_err(refusal_of)?;
         Ok(What::Pool { pool: number, handle, len: u16_of(len), checksum })
     }
 
@@ -283,7 +281,7 @@ impl Zswap {
     /// What follows once an entry is out of its index: gauges, its object, and its pool if it was the last.
     pub(crate) fn finish_removal(
         &self,
-        mut worker: crate::sync::MutexGuard<'_, Worker>,
+        mut worker: MutexGuard<'_, Worker>,
         entry: &Entry,
         freed: Option<Object>,
     ) {
@@ -329,8 +327,7 @@ impl Zswap {
 /// Keeps `page` as it is in pool `number`.
 fn put_raw(worker: &Worker, number: u8, page: &Page) -> Result<What, Refusal> {
     let pool = worker.pools.get(number).ok_or(Refusal::AllocFail)?;
-    let handle = pool.zpool.malloc(PAGE_SIZE).map_err(refusal_of)?;
-    pool.zpool.obj_write(handle, page).map_err(|_| Refusal::AllocFail)?;
+    let handle = pool.zpool.put(page).map_err(refusal_of)?;
     Ok(What::Pool { pool: number, handle, len: u16_of(PAGE_SIZE), checksum: checksum::of(page) })
 }
 

@@ -58,7 +58,7 @@ impl Zswap {
         };
         let below_limit = self.held_bytes(&self.workers.one()) < self.max_bytes();
         let kept = if exists && below_limit {
-            self.put(area, entry, page, Effort::LastResort)
+            self.put(self.workers.one(), area, entry, page, Effort::LastResort)
         } else {
             Err(refusal)
         };

@@ -17,13 +17,11 @@ use zcomp::{Context, PAGE_SIZE, Page};
 
 pub(crate) struct Worker {
     pub pools: Pools,
-    contexts: [Option<Box<dyn Context>>; POOLS as usize],
+    contexts: Contexts,
     /// What the compressor makes of a page, behind room for an object header.
     pub out: Box<[u8; HEADER + PAGE_SIZE]>,
     /// Operations since the gauges were last published.
     pub unpublished: u32,
-    /// Bytes that this worker and its contexts hold.
-    bytes: usize,
 }
 
 /// Bytes that 3.11 puts in front of an object: the swap entry it belongs to.
@@ -33,11 +31,15 @@ impl Worker {
     fn new(pools: &Pools) -> Worker {
         Worker {
             pools: pools.clone(),
-            contexts: [const { None }; POOLS as usize],
+            contexts: Contexts { made: [const { None }; POOLS as usize], bytes: 0 },
             out: Box::new([0; HEADER + PAGE_SIZE]),
             unpublished: 0,
-            bytes: size_of::<Worker>() + HEADER + PAGE_SIZE,
         }
+    }
+
+    /// Bytes that it holds.
+    fn bytes(&self) -> usize {
+        size_of::<Worker>() + HEADER + PAGE_SIZE + self.contexts.bytes
     }
 
     /// The pool of this number, a context of its compressor, and the output buffer. `None`: no memory for a context.
@@ -46,16 +48,8 @@ impl Worker {
         number: u8,
     ) -> Option<(&Pool, &mut dyn Context, &mut [u8; HEADER + PAGE_SIZE])> {
         let pool = self.pools.get(number)?;
-        let context = self.contexts.get_mut(usize::from(number))?;
-        let context = match context {
-            Some(context) => context,
-            None => {
-                let fresh = pool.compressor.context()?;
-                self.bytes += fresh.memory_bytes();
-                context.insert(fresh)
-            }
-        };
-        Some((pool, &mut **context, &mut self.out))
+        let context = self.contexts.of(number, pool)?;
+        Some((pool, context, &mut self.out))
     }
 
     /// Restores the page whose object in pool `number` is `handle`, `len` bytes of it being content.
@@ -66,25 +60,57 @@ impl Worker {
         len: usize,
         page: &mut Page,
     ) -> Result<(), LoadError> {
-        let mut read = Err(LoadError::Damaged);
-        let pool = self.pools.get(number).ok_or(LoadError::Damaged)?.clone();
-        let content = pool.header..pool.header + len;
-        let found = if len == PAGE_SIZE {
-            pool.zpool.obj_read(handle, &mut |bytes| {
-                if let Some(raw) = bytes.get(content.clone()) {
-                    page.copy_from_slice(raw);
-                    read = Ok(());
-                }
-            })
-        } else {
-            let (_, context, _) = self.tools(number).ok_or(LoadError::NoMemory)?;
-            pool.zpool.obj_read(handle, &mut |bytes| {
-                if let Some(data) = bytes.get(content.clone()) {
-                    read = context.decompress(data, page).map_err(|_| LoadError::Damaged);
-                }
-            })
+        let pool = self.pools.get(number).ok_or(LoadError::Damaged)?;
+        let mut context = match len {
+            PAGE_SIZE => None,
+            _ => Some(self.contexts.of(number, pool).ok_or(LoadError::NoMemory)?),
         };
+        let mut read = Err(LoadError::Damaged);
+        let found = pool.zpool.obj_read(handle, &mut |bytes| {
+            let Some(data) = bytes.get(pool.header..pool.header + len) else { return };
+            read = match &mut context {
+                Some(context) => context.decompress(data, page).map_err(|_| LoadError::Damaged),
+                None => {
+                    page.copy_from_slice(data);
+                    Ok(())
+                }
+            };
+        });
         found.map_err(|_| LoadError::Damaged).and(read)
+    }
+}
+
+/// A compressor's context for each pool, made when it is first needed.
+struct Contexts {
+    made: [Option<Box<dyn Context>>; POOLS as usize],
+    /// Bytes that they hold.
+    bytes: usize,
+}
+
+impl Contexts {
+    /// That of pool `number`, which is `pool`. `None`: no memory for it.
+    fn of(&mut self, number: u8, pool: &Pool) -> Option<&mut dyn Context> {
+        let place = self.made.get_mut(usize::from(number))?;
+        let context = match place {
+            Some(context) => context,
+            None => {
+                let fresh = pool.compressor.context()?;
+                self.bytes += fresh.memory_bytes();
+                place.insert(fresh)
+            }
+        };
+        Some(&mut **context)
+    }
+
+    /// Drops those of pools that are not there any more.
+    fn retain(&mut self, pools: &Pools) {
+        for (number, place) in (0..).zip(&mut self.made) {
+            if pools.get(number).is_none()
+                && let Some(context) = place.take()
+            {
+                self.bytes -= context.memory_bytes();
+            }
+        }
     }
 }
 
@@ -118,13 +144,7 @@ impl Workers {
         let mut pools = all[0].pools.clone();
         let result = change(&mut pools);
         for worker in &mut all {
-            for number in 0..POOLS {
-                if pools.get(number).is_none()
-                    && let Some(context) = worker.contexts[usize::from(number)].take()
-                {
-                    worker.bytes -= context.memory_bytes();
-                }
-            }
+            worker.contexts.retain(&pools);
             worker.pools = pools.clone();
         }
         result
@@ -132,7 +152,7 @@ impl Workers {
 
     /// Bytes that all workers hold; those in use at this moment are counted as they last were.
     pub(crate) fn bytes(&self, own: &Worker) -> u64 {
-        let other = |slot: &Slot| slot.0.try_lock().map_or(own.bytes, |worker| worker.bytes);
+        let other = |slot: &Slot| slot.0.try_lock().map_or(own.bytes(), |worker| worker.bytes());
         self.slots.iter().map(|slot| other(slot) as u64).sum()
     }
 }

@@ -108,8 +108,8 @@ impl Class {
         }
     }
 
-    /// Takes a slot and a handle for it.
-    pub(super) fn malloc(&mut self, shared: &Shared) -> Result<Handle, MallocError> {
+    /// Takes a slot, a handle for it, and copies `content` there, which the class has room for.
+    pub(super) fn malloc(&mut self, shared: &Shared, content: &[u8]) -> Result<Handle, MallocError> {
         let chunk = self.open_chunk(shared)?;
         let id = match self.roomy(shared).map_or_else(|| self.build(shared), Ok) {
             Ok(id) => id,
@@ -119,6 +119,7 @@ impl Class {
             }
         };
         let location = self.take_slot(id);
+        self.slot_mut(location)[..content.len()].copy_from_slice(content);
         let taken = shared.handles.chunk(chunk);
         let cell = taken.take(location);
         if taken.is_full() {

@@ -108,6 +108,23 @@ impl Zsmalloc {
         found.ok_or(BadHandle(handle))
     }
 
+    /// Takes an object of `size` bytes that begins with `content`.
+    fn take(&self, size: usize, content: &[u8]) -> Result<Handle, MallocError> {
+        if size == 0 {
+            return Err(MallocError::ZeroSize);
+        }
+        let nominal = size.saturating_sub(sizes::SMALLEST).div_ceil(sizes::STEP);
+        let class = self.class_of.get(nominal).ok_or(MallocError::TooBig { max: PAGE_SIZE })?;
+        let Locked(class) = &self.classes[usize::from(*class)];
+        let taken = class.lock().malloc(&self.shared, content);
+        if taken == Err(MallocError::NoMemory) && self.shared.pages.any_idle() {
+            // Pages kept for other classes are no reason to refuse.
+            self.trim();
+            return class.lock().malloc(&self.shared, content);
+        }
+        taken
+    }
+
     /// Runs `act`, which changes the object, under the lock of its class, when nobody reads it.
     fn change<R>(&self, handle: Handle, act: impl FnOnce(&mut Class, Found) -> R) -> Result<R, BadHandle> {
         loop {
@@ -144,19 +161,11 @@ impl Zpool for Zsmalloc {
     }
 
     fn malloc(&self, size: usize) -> Result<Handle, MallocError> {
-        if size == 0 {
-            return Err(MallocError::ZeroSize);
-        }
-        let nominal = size.saturating_sub(sizes::SMALLEST).div_ceil(sizes::STEP);
-        let class = self.class_of.get(nominal).ok_or(MallocError::TooBig { max: PAGE_SIZE })?;
-        let Locked(class) = &self.classes[usize::from(*class)];
-        let handle = class.lock().malloc(&self.shared);
-        if handle == Err(MallocError::NoMemory) && self.shared.pages.any_idle() {
-            // Pages kept for other classes are no reason to refuse.
-            self.trim();
-            return class.lock().malloc(&self.shared);
-        }
-        handle
+        self.take(size, &[])
+    }
+
+    fn put(&self, bytes: &[u8]) -> Result<Handle, MallocError> {
+        self.take(bytes.len(), bytes)
     }
 
     fn free(&self, handle: Handle) -> Result<(), BadHandle> {
