@@ -312,6 +312,29 @@ fn without_its_supervisor_a_program_ends_and_is_never_wrong() {
     assert_eq!(left(&uzswap), 0, "until the next run");
 }
 
+#[test]
+fn what_the_program_leaves_running_goes_on_with_all_its_pages() {
+    if !under::possible("what_the_program_leaves_running_goes_on_with_all_its_pages") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let hazards = programs::sibling("hazards");
+    let stats = tempfile::NamedTempFile::new().expect("a file");
+    let (hazards, path) = (hazards.to_str().expect("a name"), stats.path().to_str().expect("a name"));
+    let mut run =
+        started(&mut uzswap.command(&["run", "--memory", "32M", "--stats", path, "--", hazards, "left"]));
+    assert!(run.exit(LIMIT).expect("the program ends, and who paged it").success());
+    for _ in 0..3 {
+        assert_eq!(line(&mut run), "left right");
+    }
+    let stats: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(path).expect("a file")).expect("JSON");
+    assert!(stats["evicted_pages"].as_u64() > Some(500), "{stats}");
+    assert!(stats["forks"].as_u64() > Some(2), "{stats}");
+    assert_eq!(stats["lost_pages"], 0);
+    assert_eq!(left(&uzswap), 0);
+}
+
 fn state(pid: i32) -> Option<char> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     text.rsplit_once(')')?.1.trim().chars().next()

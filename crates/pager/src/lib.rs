@@ -295,7 +295,9 @@ impl Shared {
                         self.restored(memory, &mut inner, &[(page, slot)]);
                         break;
                     }
-                    Put::Gone | Put::Dead => break,
+                    Put::Gone => break,
+                    // The process has ended.
+                    Put::Dead => return true,
                     Put::Again(_) | Put::NoMemory if begun.elapsed() > BRING_BACK => {
                         self.tell("a page cannot be brought back; ending its program");
                         self.kill(memory);

@@ -3,12 +3,13 @@
 //! `hazards NAME` ends with 0 and prints `NAME right`, or says what was wrong and aborts. Each case makes more memory than the
 //! cap it is run under and goes over it again and again, so that what it is about is out when it happens.
 
+use std::collections::VecDeque;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tests::need;
 
@@ -625,6 +626,58 @@ fn daemon() {
     memory.check_all(6);
 }
 
+/// Three processes that live on when the program has ended, and who paged it with that: with pages that are out, and with children
+/// that they fork all the time, those of one moment still there in the next. All of them find what they had.
+fn left() {
+    const PROCESSES: usize = 3;
+    const CHILDREN: usize = 8;
+    /// Every which page is another in each round. The rest stay as they are: what came back has to stay right too.
+    const CHANGING: usize = 32;
+    let (mut at_work, mut tell) = std::io::pipe().expect("a pipe");
+    // SAFETY: as in `forks`.
+    if (0..PROCESSES).all(|_| unsafe { libc::fork() } > 0) {
+        drop(tell);
+        at_work.read_exact(&mut [0; PROCESSES]).expect("they are at work");
+        std::process::exit(0);
+    }
+    drop(at_work);
+    let memory = Memory::new(24);
+    memory.fill_all(1);
+    memory.check_all(1);
+    let begun = Instant::now();
+    let mut children = VecDeque::new();
+    for round in 2.. {
+        // SAFETY: as in `forks`.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            // Longer than it takes to bring back what its parents had out.
+            std::thread::sleep(Duration::from_millis(400));
+            for page in (0..memory.pages).step_by(CHANGING) {
+                memory.check(page, round - 1);
+                memory.check(page + 1, 1);
+            }
+            // SAFETY: the end of the child.
+            unsafe { libc::_exit(0) };
+        }
+        children.push_back(child);
+        (0..memory.pages).step_by(CHANGING).for_each(|page| memory.fill(page, round));
+        if children.len() > CHILDREN {
+            assert_eq!(wait_for(children.pop_front().expect("there are some")), 0, "a child");
+        }
+        if round == 4 {
+            tell.write_all(b"y").expect("tell");
+        }
+        if begun.elapsed() > Duration::from_secs(3) && round > 20 {
+            for page in 0..memory.pages {
+                memory.check(page, if page.is_multiple_of(CHANGING) { round } else { 1 });
+            }
+            break;
+        }
+    }
+    children.into_iter().for_each(|child| assert_eq!(wait_for(child), 0, "a child"));
+}
+
 /// Goes over its memory until it is ended.
 fn forever() {
     let memory = Memory::new(96);
@@ -701,7 +754,7 @@ fn plain() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 17] = [
+    let cases: [(&str, fn()); 18] = [
         ("churn", churn),
         ("runs", runs),
         ("calls", calls),
@@ -717,6 +770,7 @@ fn main() {
         ("forks", forks),
         ("bomb", bomb),
         ("daemon", daemon),
+        ("left", left),
         ("forever", forever),
         ("plain", plain),
     ];
