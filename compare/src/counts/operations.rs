@@ -23,7 +23,7 @@ fn counted(work: &mut dyn FnMut()) {
 }
 
 const ENGINE: [&str; 5] =
-    ["store", "load", "same-filled store", "invalidate", "zsmalloc malloc + write + free"];
+    ["store", "load", "same-filled store", "invalidate", "zsmalloc put + free"];
 
 /// Names of the operations: the engine's, without a codec, and each compressor that is ours, and liblz4 to set it against.
 pub fn names() -> Vec<String> {
@@ -84,9 +84,7 @@ fn allocate(pages: &[Page]) {
     let round = || {
         let mut handles = Vec::with_capacity(PAGES);
         for (page, size) in pages.iter().zip((64..).step_by(15)) {
-            let handle = pool.malloc(size).expect("there is memory");
-            pool.obj_write(handle, &page[..size]).expect("it is live");
-            handles.push(handle);
+            handles.push(pool.put(&page[..size]).expect("there is memory"));
         }
         for handle in handles {
             pool.free(handle).expect("it is live");

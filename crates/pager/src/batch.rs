@@ -67,6 +67,32 @@ impl Batch {
         self.parts.into_iter().filter_map(OnceLock::into_inner)
     }
 
+    /// Pages that have a slot and were not stored, neighbours in the program and in the swap file together: the number of the first,
+    /// its slot, and what they contain.
+    fn refused(&self) -> impl Iterator<Item = (usize, u32, &[[u8; PAGE_SIZE]])> {
+        let is_refused = |at: usize| self.slot(at).is_none();
+        let slot = move |at: usize| self.slots.get(at).copied().flatten().filter(|_| is_refused(at));
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let first = (next..self.slots.len()).find_map(|at| Some((at, slot(at)?)));
+            let (at, first) = first?;
+            let end = self.slots.len().min(at / PART * PART + PART);
+            let run = (at..end)
+                .zip(first..=u32::MAX)
+                .take_while(|&(at, expected)| slot(at) == Some(expected))
+                .count();
+            next = at + run;
+            let part = self.parts.get(at / PART)?.get()?;
+            Some((at, first, part.get(at % PART..at % PART + run)?))
+        })
+    }
+
+    fn has_stored(&self, at: usize) {
+        if let Some(stored) = self.stored.get(at) {
+            stored.store(true, Relaxed);
+        }
+    }
+
     /// Stores pages until none is left that is known and that nobody has taken. Whether there was any.
     fn work(&self, store: impl Fn(u32, &[u8; PAGE_SIZE]) -> bool) -> bool {
         let mut has_worked = false;
@@ -166,7 +192,23 @@ impl Shared {
     pub(crate) fn store(&self, batch: &Batch) {
         batch.work(|slot, page| self.place(slot, page));
         self.storing.end();
+        // Without a device, a page that does not compress takes as much memory out there as in the program.
+        if self.has_device() {
+            self.write_out(batch);
+        }
         self.release_all(&batch.unused());
+    }
+
+    /// Writes the pages that the cache refused to the swap file, neighbours by one request.
+    fn write_out(&self, batch: &Batch) {
+        for (first, slot, pages) in batch.refused() {
+            let written = self.cache.write_through(self.entry(slot), pages).is_ok();
+            for ((at, slot), page) in (first..).zip(slot..=u32::MAX).zip(pages) {
+                if written || self.cache.swap_out(self.entry(slot), page).is_ok() {
+                    batch.has_stored(at);
+                }
+            }
+        }
     }
 
     /// Gives up a batch that could not be read.
@@ -181,12 +223,7 @@ impl Shared {
     }
 
     fn place(&self, slot: u32, page: &[u8; PAGE_SIZE]) -> bool {
-        // Without a device, a page that does not compress takes as much memory out there as in the program.
-        if self.has_device() {
-            self.cache.swap_out(self.entry(slot), page).is_ok()
-        } else {
-            self.cache.store(self.entry(slot), page).is_ok()
-        }
+        self.cache.store(self.entry(slot), page).is_ok()
     }
 }
 

@@ -7,6 +7,10 @@ use crate::memory::Memory;
 use crate::policy::{MEMORIES, Policy};
 use crate::slots::Slots;
 
+/// Slots for each one in use, where there is a swap file: a longer round leaves longer runs, and costs 14 bytes of the index for
+/// each that stays empty.
+const SPREAD: usize = 2;
+
 pub(crate) struct Books {
     pub(crate) slots: Slots,
     pub(crate) policy: Policy,
@@ -15,8 +19,9 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    pub(crate) fn new(slots: u32) -> Books {
-        Books { slots: Slots::new(slots), policy: Policy::default(), memories: HashMap::new(), next: 0 }
+    pub(crate) fn new(slots: u32, with_device: bool) -> Books {
+        let slots = Slots::new(slots, if with_device { SPREAD } else { 1 });
+        Books { slots, policy: Policy::default(), memories: HashMap::new(), next: 0 }
     }
 
     /// Enters a memory made with its number. `None`: there are too many.

@@ -107,6 +107,9 @@ impl Evictor {
                 let deferred = shared.counters.deferred_pages.get();
                 if self.batch() > 0 {
                     idle = 0;
+                    if shared.has_device() {
+                        shared.pool_size.settle(&shared.cache);
+                    }
                     shared.budget.gave_up.store(false, Relaxed);
                     continue;
                 }

@@ -14,7 +14,7 @@ use parking_lot::MutexGuard;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::thread::{CpuSet, sched_setaffinity};
-use zswap::{Keep, LoadError, PAGE_SIZE};
+use zswap::{Keep, LoadError, PAGE_SIZE, Source};
 
 use crate::Shared;
 use crate::memory::{Inner, Memory};
@@ -267,6 +267,7 @@ impl Server {
                     at + wanted[at..].iter().zip(neighbours).take_while(|(one, next)| *one == next).count();
             }
             let mut loaded = 0;
+            let begun = with_device.then(Instant::now);
             if at + 1 < run_end {
                 let run = room.len().min(run_end - at);
                 loaded = self.shared.cache.load_from_device(self.shared.entry(slot), &mut room[..run]);
@@ -276,7 +277,11 @@ impl Server {
             {
                 // Kept until it is surely there.
                 match self.shared.cache.load(self.shared.entry(slot), buffer, Keep::Always) {
-                    Ok(Some(_)) => loaded = 1,
+                    Ok(Some(Source::Cache)) => {
+                        at += 1;
+                        continue;
+                    }
+                    Ok(Some(Source::Device)) => loaded = 1,
                     Err(LoadError::NoMemory) if at == 0 => return Err(Failed::ForNow),
                     _ if at == 0 => return Err(Failed::ForGood),
                     _ => {}
@@ -284,6 +289,9 @@ impl Server {
             }
             if loaded == 0 {
                 break;
+            }
+            if let Some(begun) = begun {
+                self.shared.pool_size.were_read(loaded, begun.elapsed());
             }
             at += loaded;
         }
@@ -508,6 +516,7 @@ impl Shared {
         let mut books = self.books.lock();
         for &(page, slot) in pages {
             let age = books.slots.age(slot);
+            self.pool_size.came_back(age);
             let stamp = books.policy.admit(memory.number, page, Some(age));
             inner.table.set(page, State::Resident(stamp));
             if books.slots.release(slot) {

@@ -32,6 +32,7 @@ mod link;
 mod memory;
 mod own_code;
 pub mod policy;
+mod pool_size;
 mod proc;
 mod slots;
 mod stream;
@@ -60,6 +61,7 @@ use crate::books::Books;
 use crate::budget::Budget;
 use crate::link::Process;
 use crate::memory::{Inner, Memory};
+use crate::pool_size::PoolSize;
 use crate::proc::Proc;
 use crate::table::{State, address_of};
 use crate::uffd::{Put, Uffd};
@@ -80,8 +82,9 @@ pub struct Config {
     pub cache: Arc<Zswap>,
     /// Pages of swap type 0.
     pub slots: u32,
-    /// Whether swap type 0 has a device.
-    pub with_device: bool,
+    /// Where swap type 0 has a device: bytes that the pool may take. The cache has this limit, and gets lower ones as long as nobody
+    /// else sets it.
+    pub pool: Option<u64>,
     /// Where agents connect; nothing is there yet.
     pub socket: PathBuf,
     /// Told what the user should know, a line at a time.
@@ -155,6 +158,7 @@ pub(crate) struct Shared {
     tell: Box<dyn Fn(&str) + Send + Sync>,
     /// There is a swap file, and it has not failed.
     with_device: AtomicBool,
+    pool_size: PoolSize,
     told_full: AtomicBool,
     told_refused: AtomicBool,
     servers: Mutex<Vec<JoinHandle<()>>>,
@@ -360,7 +364,7 @@ impl Pager {
         let device = link::device();
         check_kernel(device.as_ref())?;
         let shared = Arc::new(Shared {
-            books: Mutex::new(Books::new(config.slots)),
+            books: Mutex::new(Books::new(config.slots, config.pool.is_some())),
             cache: config.cache,
             budget: Budget::new(config.cap),
             storing: Storing::default(),
@@ -375,7 +379,8 @@ impl Pager {
             stopping: AtomicBool::new(false),
             unmanageable: AtomicU64::new(0),
             tell: config.tell,
-            with_device: AtomicBool::new(config.with_device),
+            with_device: AtomicBool::new(config.pool.is_some()),
+            pool_size: PoolSize::new(config.pool.unwrap_or(0)),
             told_full: AtomicBool::new(false),
             told_refused: AtomicBool::new(false),
             servers: Mutex::new(Vec::new()),

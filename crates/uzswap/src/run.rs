@@ -33,8 +33,8 @@ const LEAST_CAP: u64 = 8 << 20;
 const UNLIMITED: u32 = 1 << 29;
 /// The default size of a swap file, in caps.
 const SWAP_CAPS: u64 = 4;
-/// The share of the cap that compressed pages may take before the oldest go to the swap file: the kernel's `max_pool_percent`, 20. With a
-/// half, java in half of what it takes had so little left that it took ten times as long.
+/// The share of the cap that compressed pages may take before the oldest go to the swap file: the kernel's `max_pool_percent`, 20. The pager
+/// lowers it as long as programs have more use for the memory.
 const POOL_SHARE: u64 = 5;
 
 /// Where the agent's file goes if nothing can be executed in the run directory.
@@ -108,7 +108,7 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
         cap,
         cache: cache.clone(),
         slots,
-        with_device: swap.is_some(),
+        pool: swap.is_some().then_some(pool),
         socket: socket.clone(),
         tell: Box::new(|what| eprintln!("uzswap: run: {what}")),
     })

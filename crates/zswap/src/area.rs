@@ -33,9 +33,13 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
+    /// The page behind it.
+    pub(crate) fn end(self) -> u64 {
+        u64::from(self.first) + u64::from(self.count)
+    }
+
     fn overlaps(self, other: Extent) -> bool {
-        u64::from(self.first) < u64::from(other.first) + u64::from(other.count)
-            && u64::from(other.first) < u64::from(self.first) + u64::from(self.count)
+        u64::from(self.first) < other.end() && u64::from(other.first) < self.end()
     }
 }
 

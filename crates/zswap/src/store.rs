@@ -259,20 +259,24 @@ impl Zswap {
         true
     }
 
-    /// [`Zswap::drop_entry`], and in the same step notes that the slot of the device is about to be written. Returns that
-    /// device; it stays the swap type's until the write ends. `None`: it has none by now, and nothing is noted.
+    /// [`Zswap::drop_entry`] for all slots of `extent`, and in the same step notes that they are about to be written on the device.
+    /// Returns that device; it stays the swap type's until the write ends. `None`: it has none by now, and nothing is noted.
     pub(crate) fn drop_and_begin_write(&self, area: &Area, extent: Extent) -> Option<Device> {
         let mut state = Zswap::wait_for_writes(area, area.state.lock(), extent);
-        let on = state.on.as_ref().filter(|on| extent.first < on.pages);
+        let on = state.on.as_ref().filter(|on| extent.end() <= u64::from(on.pages));
         let device = on.and_then(|on| on.device.clone());
-        let entry = state.on.as_mut().and_then(|on| on.tree.remove(extent.first));
-        let freed = entry.as_ref().and_then(|entry| state.release(entry));
+        let mut removed = Vec::new();
+        for offset in (extent.first..=u32::MAX).take(extent.count as usize) {
+            if let Some(entry) = state.on.as_mut().and_then(|on| on.tree.remove(offset)) {
+                removed.push((entry, state.release(&entry)));
+            }
+        }
         if device.is_some() {
             state.begin_write(extent);
         }
         area.note_bytes(&state);
         drop(state);
-        if let Some(entry) = entry {
+        for (entry, freed) in removed {
             self.finish_removal(self.workers.one(), &entry, freed);
         }
         device

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use swapfile::SwapDevice;
+use swapfile::{DeviceError, SwapDevice};
 use zcomp::Page;
 
 use crate::area::{Area, Extent};
@@ -49,7 +49,7 @@ impl Zswap {
             (on.is_some(), on.is_some_and(works))
         };
         let failed = if has_device {
-            match self.write_through(area, entry, page) {
+            match self.write_through_at(area, entry.offset, std::slice::from_ref(page)) {
                 Ok(()) => return Ok(Placed::Device(refusal)),
                 Err(error) => Some(error),
             }
@@ -73,45 +73,53 @@ impl Zswap {
         })
     }
 
-    /// Writes a refused page to the device. Its slot is noted as being written from the moment its older content is
-    /// dropped until the new one is published, so a load in between waits instead of finding nothing.
-    fn write_through(&self, area: &Area, entry: SwapEntry, page: &Page) -> Result<(), swapfile::DeviceError> {
-        let slot = Extent { first: entry.offset, count: 1 };
-        let Some(device) = self.drop_and_begin_write(area, slot) else {
+    /// Puts neighbours from `first` on straight onto the device, in one request: pages that the cache refused. Older content of
+    /// all of them is gone, whatever comes of it. After an error it is not told which of them are held now; what is, is right, and
+    /// [`Zswap::swap_out`] of each finds another place for it or says that there is none.
+    pub fn write_through(&self, first: SwapEntry, pages: &[Page]) -> Result<(), DeviceError> {
+        let area = self.area(first.swap_type).ok_or(DeviceError::Io(libc::ENODEV))?;
+        self.write_through_at(area, first.offset, pages)
+    }
+
+    /// The slots are noted as being written from the moment their older content is dropped until the new one is published, so a
+    /// load in between waits instead of finding nothing.
+    fn write_through_at(&self, area: &Area, first: u32, pages: &[Page]) -> Result<(), DeviceError> {
+        let count = u32::try_from(pages.len()).map_err(|_| DeviceError::OutOfRange)?;
+        let extent = Extent { first, count };
+        let Some(device) = self.drop_and_begin_write(area, extent) else {
             // Switched off meanwhile.
-            return Err(swapfile::DeviceError::Io(libc::ENODEV));
+            return Err(DeviceError::Io(libc::ENODEV));
         };
-        let written = device.write_pages(u64::from(entry.offset), std::slice::from_ref(page));
-        let what = What::Device { checksum: checksum::of(page) };
-        let mut replaced = None;
-        let mut freed = None;
+        let written = device.write_pages(u64::from(first), pages);
+        let whats: Vec<What> =
+            pages.iter().map(|page| What::Device { checksum: checksum::of(page) }).collect();
+        let mut replaced = Vec::new();
+        let mut held = 0;
         let mut state = area.state.lock();
         let published = written.and_then(|()| {
-            let on = state.on.as_mut().ok_or(swapfile::DeviceError::Io(libc::ENODEV))?;
-            let stamp = on.stamp();
-            // Without memory for the entry nobody could find the page again: that is a failed write.
-            replaced = on
-                .tree
-                .insert(entry.offset, Entry { what, referenced: false, stamp })
-                .map_err(|_| swapfile::DeviceError::Io(libc::ENOMEM))?;
+            for (offset, &what) in (first..=u32::MAX).zip(&whats) {
+                let on = state.on.as_mut().ok_or(DeviceError::Io(libc::ENODEV))?;
+                let entry = Entry { what, referenced: false, stamp: on.stamp() };
+                // Without memory for the entry nobody could find the page again: that is a failed write.
+                let old = on.tree.insert(offset, entry).map_err(|_| DeviceError::Io(libc::ENOMEM))?;
+                held += 1;
+                if let Some(old) = old {
+                    replaced.push((old, state.release(&old)));
+                }
+            }
             Ok(())
         });
-        if let Some(old) = &replaced {
-            freed = state.release(old);
-        }
-        state.end_write(slot);
+        state.end_write(extent);
         area.note_bytes(&state);
         drop(state);
         area.quiet.notify_all();
-        if let Some(old) = &replaced {
-            self.finish_removal(self.workers.one(), old, freed);
+        for (old, freed) in replaced {
+            self.finish_removal(self.workers.one(), &old, freed);
         }
-        match &published {
-            Ok(()) => {
-                self.gauge_in(&what);
-                self.count(Counter::DeviceWrites);
-            }
-            Err(_) => self.count(Counter::DeviceErrors),
+        whats.iter().take(held).for_each(|what| self.gauge_in(what));
+        self.stats().add(Counter::DeviceWrites, held as u64);
+        if published.is_err() {
+            self.count(Counter::DeviceErrors);
         }
         published
     }
@@ -123,7 +131,7 @@ impl Zswap {
     }
 
     /// Asks the device of a swap type to make everything written so far as safe as it can.
-    pub fn flush(&self, swap_type: u8) -> Result<(), swapfile::DeviceError> {
+    pub fn flush(&self, swap_type: u8) -> Result<(), DeviceError> {
         let device = self
             .area(swap_type)
             .and_then(|area| area.state.lock().on.as_ref().and_then(|on| on.device.clone()));

@@ -126,7 +126,7 @@ fn run(profile: &'static Profile, params: &[(&str, &str)], compressors: &[&str],
                     }
                 }
             }
-            30..55 => {
+            30..50 => {
                 let version = seed << 32 | step;
                 match cache.swap_out(at(offset), &page(version)) {
                     Ok(_) => {
@@ -137,6 +137,28 @@ fn run(profile: &'static Profile, params: &[(&str, &str)], compressors: &[&str],
                         assert!(device_broken, "{label}: {error}, and the device worked");
                         model.remove(&offset);
                     }
+                }
+            }
+            50..55 => {
+                let versions: Vec<u64> =
+                    (0..1 + random.below(8)).map(|at| seed << 32 | step << 8 | at).collect();
+                let pages: Vec<_> = versions.iter().map(|&version| page(version)).collect();
+                let slots = offset..offset + pages.len() as u32;
+                model.retain(|slot, _| !slots.contains(slot));
+                if cache.write_through(at(offset), &pages).is_ok() {
+                    model.extend(slots.zip(versions));
+                    continue;
+                }
+                assert!(device_broken || slots.end > SLOTS, "{label}: the device worked at step {step}");
+                // Nobody is told which of them are there; old content is not.
+                for (slot, new) in slots.zip(&pages) {
+                    let mut out = [0; PAGE_SIZE];
+                    match cache.load(at(slot), &mut out, Keep::Always) {
+                        Ok(Some(_)) => assert!(out == *new, "{label}: slot {slot} has old content"),
+                        Ok(None) | Err(LoadError::Device(_)) => {}
+                        Err(error) => panic!("{label}: slot {slot}: {error:?}"),
+                    }
+                    cache.invalidate_page(at(slot));
                 }
             }
             55..60 => {
