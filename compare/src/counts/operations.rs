@@ -22,8 +22,7 @@ fn counted(work: &mut dyn FnMut()) {
     black_box(());
 }
 
-const ENGINE: [&str; 5] =
-    ["store", "load", "same-filled store", "invalidate", "zsmalloc put + free"];
+const ENGINE: [&str; 5] = ["store", "load", "same-filled store", "invalidate", "zsmalloc put + free"];
 
 /// Names of the operations: the engine's, without a codec, and each compressor that is ours, and liblz4 to set it against.
 pub fn names() -> Vec<String> {
