@@ -25,6 +25,13 @@ use crate::tree::Tree;
 /// The device of a swap type.
 pub(crate) type Device = Arc<Latched<Arc<dyn SwapDevice>>>;
 
+/// Entries that are put in, or taken out, in one hold of an area's lock. What became of them is kept on the stack: a thread that makes
+/// room in memory must not ask for any.
+pub(crate) const RUN: usize = if cfg!(shuttle) { 2 } else { 64 };
+
+/// An entry that was taken out of the index, and its object where that is to be freed.
+pub(crate) type Removed = (Entry, Option<Object>);
+
 /// Pages of one device that a request under way may be changing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extent {

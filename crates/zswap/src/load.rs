@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use zcomp::{PAGE_SIZE, Page};
 
-use crate::area::{Area, Extent, Object};
+use crate::area::{Area, Extent, Object, RUN, Removed};
 use crate::cache::{SwapEntry, Zswap};
 use crate::checksum;
 use crate::entry::{Entry, What};
@@ -241,13 +241,11 @@ impl Zswap {
 
     /// Forgets `count` slots from `first` on, and tells the device about the ones it held.
     pub fn invalidate_range(&self, first: SwapEntry, count: u32) {
-        /// Entries removed in one hold of the lock.
-        const CHUNK: usize = 64;
         let Some(area) = self.area(first.swap_type) else { return };
         let end = first.offset.saturating_add(count);
         let mut next = first.offset;
         while next < end {
-            let mut removed: [Option<(Entry, Option<Object>)>; CHUNK] = [None; CHUNK];
+            let mut removed: [Option<Removed>; RUN] = [None; RUN];
             let mut on_device: Option<(u32, u32)> = None;
             let worker = self.workers.one();
             let mut state = area.state.lock();

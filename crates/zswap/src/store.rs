@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use zcomp::{CompressError, PAGE_SIZE, Page};
 use zpool::MallocError;
 
-use crate::area::{Area, Device, Extent, Object};
+use crate::area::{Area, Device, Extent, Object, RUN, Removed};
 use crate::cache::{SwapEntry, Zswap};
 use crate::checksum;
 use crate::entry::{Entry, What};
@@ -259,16 +259,16 @@ impl Zswap {
         true
     }
 
-    /// [`Zswap::drop_entry`] for all slots of `extent`, and in the same step notes that they are about to be written on the device.
-    /// Returns that device; it stays the swap type's until the write ends. `None`: it has none by now, and nothing is noted.
+    /// [`Zswap::drop_entry`] for the slots of `extent`, [`RUN`] at most, and in the same step notes that they are about to be written on the
+    /// device. Returns that device; it stays the swap type's until the write ends. `None`: it has none by now, and nothing is noted.
     pub(crate) fn drop_and_begin_write(&self, area: &Area, extent: Extent) -> Option<Device> {
         let mut state = Zswap::wait_for_writes(area, area.state.lock(), extent);
         let on = state.on.as_ref().filter(|on| extent.end() <= u64::from(on.pages));
         let device = on.and_then(|on| on.device.clone());
-        let mut removed = Vec::new();
-        for offset in (extent.first..=u32::MAX).take(extent.count as usize) {
+        let mut removed: [Option<Removed>; RUN] = [None; RUN];
+        for (offset, removed) in (extent.first..=u32::MAX).take(extent.count as usize).zip(&mut removed) {
             if let Some(entry) = state.on.as_mut().and_then(|on| on.tree.remove(offset)) {
-                removed.push((entry, state.release(&entry)));
+                *removed = Some((entry, state.release(&entry)));
             }
         }
         if device.is_some() {
@@ -276,10 +276,15 @@ impl Zswap {
         }
         area.note_bytes(&state);
         drop(state);
-        for (entry, freed) in removed {
-            self.finish_removal(self.workers.one(), &entry, freed);
-        }
+        self.finish_removals(&removed);
         device
+    }
+
+    /// [`Zswap::finish_removal`] of each.
+    pub(crate) fn finish_removals(&self, removed: &[Option<Removed>]) {
+        for (entry, freed) in removed.iter().flatten() {
+            self.finish_removal(self.workers.one(), entry, *freed);
+        }
     }
 
     /// What follows once an entry is out of its index: gauges, its object, and its pool if it was the last.

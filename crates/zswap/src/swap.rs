@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use swapfile::{DeviceError, SwapDevice};
 use zcomp::Page;
 
-use crate::area::{Area, Extent};
+use crate::area::{Area, Extent, RUN, Removed};
 use crate::cache::{SwapEntry, Zswap};
 use crate::checksum;
 use crate::entry::{Entry, What};
@@ -49,7 +49,7 @@ impl Zswap {
             (on.is_some(), on.is_some_and(works))
         };
         let failed = if has_device {
-            match self.write_through_at(area, entry.offset, std::slice::from_ref(page)) {
+            match self.write_run(area, entry.offset, std::slice::from_ref(page)) {
                 Ok(()) => return Ok(Placed::Device(refusal)),
                 Err(error) => Some(error),
             }
@@ -78,34 +78,40 @@ impl Zswap {
     /// [`Zswap::swap_out`] of each finds another place for it or says that there is none.
     pub fn write_through(&self, first: SwapEntry, pages: &[Page]) -> Result<(), DeviceError> {
         let area = self.area(first.swap_type).ok_or(DeviceError::Io(libc::ENODEV))?;
-        self.write_through_at(area, first.offset, pages)
+        let mut result = Ok(());
+        for (run, first) in pages.chunks(RUN).zip((first.offset..=u32::MAX).step_by(RUN)) {
+            // Also after an error: older content goes.
+            result = result.and(self.write_run(area, first, run));
+        }
+        result
     }
 
-    /// The slots are noted as being written from the moment their older content is dropped until the new one is published, so a
-    /// load in between waits instead of finding nothing.
-    fn write_through_at(&self, area: &Area, first: u32, pages: &[Page]) -> Result<(), DeviceError> {
-        let count = u32::try_from(pages.len()).map_err(|_| DeviceError::OutOfRange)?;
+    /// [`Zswap::write_through`] of [`RUN`] pages at most. Their slots are noted as being written from the moment their older content is
+    /// dropped until the new one is published, so a load in between waits instead of finding nothing.
+    fn write_run(&self, area: &Area, first: u32, pages: &[Page]) -> Result<(), DeviceError> {
+        let count = u32::try_from(pages.len().min(RUN)).map_err(|_| DeviceError::OutOfRange)?;
         let extent = Extent { first, count };
         let Some(device) = self.drop_and_begin_write(area, extent) else {
             // Switched off meanwhile.
             return Err(DeviceError::Io(libc::ENODEV));
         };
         let written = device.write_pages(u64::from(first), pages);
-        let whats: Vec<What> =
-            pages.iter().map(|page| What::Device { checksum: checksum::of(page) }).collect();
-        let mut replaced = Vec::new();
+        let mut checksums = [0; RUN];
+        for (checksum, page) in checksums.iter_mut().zip(pages) {
+            *checksum = checksum::of(page);
+        }
+        let mut replaced: [Option<Removed>; RUN] = [None; RUN];
         let mut held = 0;
         let mut state = area.state.lock();
         let published = written.and_then(|()| {
-            for (offset, &what) in (first..=u32::MAX).zip(&whats) {
+            let new = (first..=u32::MAX).zip(checksums).take(pages.len());
+            for ((offset, checksum), replaced) in new.zip(&mut replaced) {
                 let on = state.on.as_mut().ok_or(DeviceError::Io(libc::ENODEV))?;
-                let entry = Entry { what, referenced: false, stamp: on.stamp() };
+                let entry = Entry { what: What::Device { checksum }, referenced: false, stamp: on.stamp() };
                 // Without memory for the entry nobody could find the page again: that is a failed write.
                 let old = on.tree.insert(offset, entry).map_err(|_| DeviceError::Io(libc::ENOMEM))?;
+                *replaced = old.map(|old| (old, state.release(&old)));
                 held += 1;
-                if let Some(old) = old {
-                    replaced.push((old, state.release(&old)));
-                }
             }
             Ok(())
         });
@@ -113,11 +119,10 @@ impl Zswap {
         area.note_bytes(&state);
         drop(state);
         area.quiet.notify_all();
-        for (old, freed) in replaced {
-            self.finish_removal(self.workers.one(), &old, freed);
-        }
-        whats.iter().take(held).for_each(|what| self.gauge_in(what));
-        self.stats().add(Counter::DeviceWrites, held as u64);
+        self.finish_removals(&replaced);
+        let stats = self.stats();
+        stats.add(Counter::DevicePages, held);
+        stats.add(Counter::DeviceWrites, held);
         if published.is_err() {
             self.count(Counter::DeviceErrors);
         }
