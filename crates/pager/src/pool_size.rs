@@ -5,8 +5,8 @@
 //! it went out and in for nothing. What comes back later would have come from the file. The kernel gives its pool a fixed share; here
 //! both are counted, weighed with the time they take, and the limit moves towards whatever takes less, below the share that it began with.
 //!
-//! It trades a look at two counters a batch. What it can never do: exceed that share; move a limit that somebody else has set; or
-//! know what the program will do next.
+//! It trades a look at two counters a batch. What it can never do: exceed that share; move a limit that it has seen somebody else
+//! set; or know what the program will do next.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -114,6 +114,30 @@ mod tests {
         size.were_read(1000, Duration::from_millis(20));
         assert_eq!(size.wanted(1 << 19, 6000, 5000), (1 << 19) / 4 * 3);
         assert_eq!(size.wanted(1 << 19, 6000, 3000), 1 << 19);
+    }
+
+    #[test]
+    fn a_limit_that_somebody_else_sets_stays() {
+        let mut options = zswap::Options::new(zswap::Profile::named("default").unwrap());
+        options.params = vec![(Param::MaxPoolBytes.name().to_owned(), (1 << 24).to_string())];
+        let cache = Zswap::new(options).unwrap();
+        cache.swapon(0, 1, None).unwrap();
+        let entry = zswap::SwapEntry { swap_type: 0, offset: 0 };
+        let page = std::array::from_fn(|at| (at / 7) as u8);
+        cache.store(entry, &page).unwrap();
+        let size = PoolSize::new(1 << 24);
+        let settled = || {
+            for _ in 0..SAMPLE {
+                let loaded = cache.load(entry, &mut [0; PAGE_SIZE], zswap::Keep::Always);
+                assert!(matches!(loaded, Ok(Some(zswap::Source::Cache))), "{loaded:?}");
+                size.came_back(0);
+            }
+            size.settle(&cache);
+            cache.get(Param::MaxPoolBytes).unwrap()
+        };
+        assert_eq!(settled(), ((1 << 24) / 4 * 3).to_string());
+        cache.set(Param::MaxPoolBytes, "10000000").unwrap();
+        assert_eq!(settled(), "10000000");
     }
 
     #[test]
