@@ -89,7 +89,8 @@ impl Zswap {
     /// [`Zswap::write_through`] of [`RUN`] pages at most. Their slots are noted as being written from the moment their older content is
     /// dropped until the new one is published, so a load in between waits instead of finding nothing.
     fn write_run(&self, area: &Area, first: u32, pages: &[Page]) -> Result<(), DeviceError> {
-        let count = u32::try_from(pages.len().min(RUN)).map_err(|_| DeviceError::OutOfRange)?;
+        debug_assert!(pages.len() <= RUN, "more than can be kept track of");
+        let count = u32::try_from(pages.len()).map_err(|_| DeviceError::OutOfRange)?;
         let extent = Extent { first, count };
         let Some(device) = self.drop_and_begin_write(area, extent) else {
             // Switched off meanwhile.
