@@ -11,7 +11,7 @@ use pager::policy::{Candidate, Policy};
 
 use crate::Scale;
 use crate::report::Report;
-use crate::trace::{ORDERS, Trace};
+use crate::trace::{LOOPS, ORDERS, Trace};
 
 /// Pages of the working set, of which 40 % are resident at most.
 const COUNT: usize = 1 << 16;
@@ -307,7 +307,7 @@ pub fn run(report: &mut Report, scale: Scale) {
     let touches = scale.of(COUNT * 12, COUNT);
     // Touches that are not counted: memory fills.
     let warm = touches / 3;
-    for order in ORDERS {
+    for order in ORDERS.into_iter().chain(LOOPS) {
         let mut trace = Trace::new(order, COUNT);
         let pages: Vec<_> = (0..touches).map(|at| trace.page(at, touches)).collect();
         let misses = |mut policy: Box<dyn Simulated>| {

@@ -3,6 +3,9 @@
 /// Orders of access.
 pub const ORDERS: [&str; 4] = ["sequential", "uniform", "zipfian", "phases"];
 
+/// Orders that only policies are held against: over less than all pages, or over some more than others.
+pub const LOOPS: [&str; 3] = ["short loop", "loop", "hot and loop"];
+
 struct Random(u64);
 
 impl Random {
@@ -79,6 +82,12 @@ impl Trace<'_> {
             "sequential" => at % self.count,
             "uniform" => self.random.below(self.count),
             "zipfian" => self.scrambled[self.zipf.draw(&mut self.random)],
+            // A little more than policies have room for, and half as much again.
+            "short loop" => at % (self.count * 9 / 20),
+            "loop" => at % (self.count * 3 / 5),
+            // A hot tenth, and a scan of the rest over and over.
+            "hot and loop" if at.is_multiple_of(2) => self.random.below(self.count / 10),
+            "hot and loop" => self.count / 10 + at / 2 % (self.count * 9 / 10),
             // An eighth of the memory at a time, at random.
             _ => (at * 16 / touches % 8) * (self.count / 8) + self.random.below(self.count / 8),
         }

@@ -40,13 +40,13 @@ static ZEROS: [[u8; PAGE_SIZE]; FIRST_TOUCH] = [[0; PAGE_SIZE]; FIRST_TOUCH];
 struct Fault {
     page: Page,
     write: bool,
-    /// Pages to bring in with it. The runs of faults are asked once, however often this one has to be tried.
-    window: Option<usize>,
+    /// How far its run goes. The runs of faults are asked once, however often this one has to be tried.
+    run: Option<usize>,
 }
 
 impl Fault {
-    fn window(&mut self, inner: &mut Inner) -> usize {
-        *self.window.get_or_insert_with(|| inner.streams.window(self.page))
+    fn run(&mut self, inner: &mut Inner) -> usize {
+        *self.run.get_or_insert_with(|| inner.streams.window(self.page))
     }
 }
 
@@ -127,7 +127,7 @@ impl Server {
                     Message::Fault { address, write, thread } => {
                         last_thread = Some(thread);
                         self.shared.counters.faults.add(1);
-                        self.waiting.push(Fault { page: page_of(address), write, window: None });
+                        self.waiting.push(Fault { page: page_of(address), write, run: None });
                     }
                     event => self.apply(&mut inner, event),
                 }
@@ -198,13 +198,25 @@ impl Server {
     /// A page that is in the cache, and those behind it if faults come in a run.
     fn bring_in(&mut self, inner: &mut MutexGuard<'_, Inner>, fault: &mut Fault) -> bool {
         let page = fault.page;
-        let end = page + fault.window(inner) as Page;
-        let in_slot = |page| match inner.table.get(page) {
-            State::Slot(slot) => Some((page, slot)),
+        let run_end = page + fault.run(inner) as Page;
+        let with_device = self.shared.with_device.load(Relaxed);
+        let Inner { around, table, streams, .. } = &mut **inner;
+        let slot_of = |page| match table.get(page) {
+            State::Slot(slot) => Some(slot),
             _ => None,
         };
-        let mut found: Vec<(Page, u32)> = (page..end).filter_map(in_slot).take(WINDOW).collect();
-        let with_device = self.shared.with_device.load(Relaxed);
+        let mut block = around.of(page, |page| slot_of(page).is_some());
+        if with_device {
+            // A page that lies elsewhere on the device would take as long as this one.
+            let is_next = |page: Page| slot_of(page - 1).is_some_and(|slot| slot_of(page) == Some(slot + 1));
+            block.end = (page + 1..block.end).take_while(|page| is_next(*page)).last().unwrap_or(page) + 1;
+            let start = (block.start + 1..=page).rev().take_while(|page| is_next(*page)).last();
+            block.start = start.map_or(page, |page| page - 1);
+        }
+        streams.came_up_to(block.end);
+        let wanted = (page..block.end.max(run_end)).chain(block.start..page);
+        let in_slot = |page| slot_of(page).map(|slot| (page, slot));
+        let mut found: Vec<(Page, u32)> = wanted.filter_map(in_slot).take(WINDOW).collect();
         let takes_long = found.len() > 1 || with_device;
         // Where everything is brought back, pages leave their slots all the time.
         let loaded = if takes_long && !inner.draining {
@@ -349,7 +361,7 @@ impl Server {
             }
             return true;
         }
-        let window = fault.window(inner).min(FIRST_TOUCH) as Page;
+        let window = fault.run(inner).min(FIRST_TOUCH) as Page;
         let end = self.end_of_region(inner, address).map_or(page + 1, page_of);
         let fresh = (page..(page + window).min(end))
             .take_while(|&ahead| ahead == page || inner.table.get(ahead) == State::Unknown)
@@ -526,6 +538,7 @@ impl Shared {
         }
         drop(books);
         inner.resident += pages.len();
+        inner.around.came(pages.len());
         self.counters.restored_pages.add(pages.len());
         self.budget.add((pages.len() * PAGE_SIZE) as u64);
     }

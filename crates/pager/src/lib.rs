@@ -21,6 +21,7 @@
 //! out are ended by their agents, rather than go on with zeros.
 
 mod accessed;
+mod around;
 mod batch;
 mod books;
 mod budget;

@@ -14,6 +14,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 use rustix::fd::OwnedFd;
 
+use crate::around::Around;
 use crate::batch::Batch;
 use crate::link::Hands;
 use crate::proc::Proc;
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     /// Moved out, and on its way into the cache.
     pub(crate) batch: Option<Arc<Batch>>,
     pub(crate) streams: Streams,
+    pub(crate) around: Around,
     /// Pages in the state Resident.
     pub(crate) resident: usize,
     /// An event was read and waits for the batch to end: no other may begin.

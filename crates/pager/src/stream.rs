@@ -39,6 +39,11 @@ impl Streams {
         self.0[0] = Stream { next: page + window as Page, window };
         window
     }
+
+    /// The page that [`Streams::window`] was asked for last came with others, up to `end`.
+    pub(crate) fn came_up_to(&mut self, end: Page) {
+        self.0[0].next = self.0[0].next.max(end);
+    }
 }
 
 #[cfg(test)]
