@@ -6,6 +6,7 @@
 //! What it can never do: give out a page whose content it is not sure of. A page that cannot be brought back is poisoned;
 //! its user gets SIGBUS, as for memory that the hardware lost.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -40,13 +41,27 @@ static ZEROS: [[u8; PAGE_SIZE]; FIRST_TOUCH] = [[0; PAGE_SIZE]; FIRST_TOUCH];
 struct Fault {
     page: Page,
     write: bool,
-    /// How far its run goes. The runs of faults are asked once, however often this one has to be tried.
+    /// How far its run goes, and what comes with it of what lies around it. What knows is asked once, however often this one has to be
+    /// tried.
     run: Option<usize>,
+    block: Option<Range<Page>>,
 }
 
 impl Fault {
     fn run(&mut self, inner: &mut Inner) -> usize {
         *self.run.get_or_insert_with(|| inner.streams.window(self.page))
+    }
+
+    fn block(&mut self, inner: &mut Inner) -> Range<Page> {
+        let run_end = self.page + self.run(inner) as Page;
+        let asked = self.block.get_or_insert_with(|| {
+            let Inner { around, table, streams, .. } = inner;
+            let is_out = |page| matches!(table.get(page), State::Slot(_));
+            let block = around.of(self.page, run_end, is_out);
+            streams.came_up_to(block.end);
+            block
+        });
+        asked.clone()
     }
 }
 
@@ -127,7 +142,7 @@ impl Server {
                     Message::Fault { address, write, thread } => {
                         last_thread = Some(thread);
                         self.shared.counters.faults.add(1);
-                        self.waiting.push(Fault { page: page_of(address), write, run: None });
+                        self.waiting.push(Fault { page: page_of(address), write, run: None, block: None });
                     }
                     event => self.apply(&mut inner, event),
                 }
@@ -195,25 +210,22 @@ impl Server {
         }
     }
 
-    /// A page that is in the cache, and those behind it if faults come in a run.
+    /// A page that is in the cache, those behind it if faults come in a run, and those around it that are wanted as a rule.
     fn bring_in(&mut self, inner: &mut MutexGuard<'_, Inner>, fault: &mut Fault) -> bool {
         let page = fault.page;
         let run_end = page + fault.run(inner) as Page;
-        let with_device = self.shared.with_device.load(Relaxed);
-        let Inner { around, table, streams, .. } = &mut **inner;
-        let slot_of = |page| match table.get(page) {
+        let mut block = fault.block(inner);
+        let slot_of = |page| match inner.table.get(page) {
             State::Slot(slot) => Some(slot),
             _ => None,
         };
-        let mut block = around.of(page, |page| slot_of(page).is_some());
+        let with_device = self.shared.with_device.load(Relaxed);
         if with_device {
-            // A page that lies elsewhere on the device would take as long as this one.
-            let is_next = |page: Page| slot_of(page - 1).is_some_and(|slot| slot_of(page) == Some(slot + 1));
-            block.end = (page + 1..block.end).take_while(|page| is_next(*page)).last().unwrap_or(page) + 1;
-            let start = (block.start + 1..=page).rev().take_while(|page| is_next(*page)).last();
-            block.start = start.map_or(page, |page| page - 1);
+            // One request to the device, and no more: a page that lies elsewhere would take as long as this one.
+            let is_next =
+                |page: &Page| slot_of(*page - 1).is_some_and(|slot| slot_of(*page) == Some(slot + 1));
+            block = page..(page + 1..block.end).take_while(is_next).last().unwrap_or(page) + 1;
         }
-        streams.came_up_to(block.end);
         let wanted = (page..block.end.max(run_end)).chain(block.start..page);
         let in_slot = |page| slot_of(page).map(|slot| (page, slot));
         let mut found: Vec<(Page, u32)> = wanted.filter_map(in_slot).take(WINDOW).collect();

@@ -1,7 +1,7 @@
 //! Runs of faults at rising addresses, and how much to bring in ahead of each.
 //!
 //! The window of a run doubles with every fault that goes on where the last one ended, up to 64 pages; a fault that goes on
-//! nowhere brings in one page. A few runs are told apart, so that a merge of two arrays still looks like two runs.
+//! nowhere is a window of one page. A few runs are told apart, so that a merge of two arrays still looks like two runs.
 
 use crate::table::Page;
 

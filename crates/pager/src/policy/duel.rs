@@ -3,7 +3,7 @@
 //! No rule is right for all programs. Where a program loops over more than there is, the page that is used next is always the one that
 //! left first: only a part that stays, whatever comes, is ever found again. Where it moves on, a part that stays is lost memory. So
 //! both are done, as in set dueling (Qureshi et al., ISCA 2007): a sixteenth of the pages is always kept in the one way, another in
-//! the other, each by its share of memory, and all others follow the one that had fewer of its pages wanted back.
+//! the other, each by its share of memory, and all others follow the one that had fewer of its pages brought back.
 //!
 //! What it trades: where the one rule is right, a sixteenth of the pages is kept by the other.
 
@@ -15,8 +15,8 @@ const BLOCK: u64 = 16;
 /// Pages wanted back by both leading groups between two decisions.
 const ROUND: u32 = 512;
 /// Staying put is taken up when it has at most this many percent of the others', and left from the other share on.
-const BETTER: u32 = 80;
-const NO_BETTER: u32 = 95;
+const BETTER: u64 = 80;
+const NO_BETTER: u64 = 95;
 
 /// A group of pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +40,7 @@ impl Group {
     /// That of a page. In each [`SHARES`] neighbours there is one of each leading group.
     pub(super) fn of(memory: u32, page: u64) -> Group {
         let (place, row) = (page / BLOCK % SHARES as u64, page / BLOCK / SHARES as u64);
-        let random = (row ^ u64::from(memory) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let random = (row ^ u64::from(memory) << 28).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let moving = random % SHARES as u64;
         let staying = (moving + 1 + random / SHARES as u64 % (SHARES as u64 - 1)) % SHARES as u64;
         match place {
@@ -77,7 +77,9 @@ impl Duel {
         self.moving += moving;
         self.staying += staying;
         let limit = if self.stays { NO_BETTER } else { BETTER };
-        let stays = self.staying * 100 <= self.moving * limit;
+        let stays = u64::from(self.staying) * 100 <= u64::from(self.moving) * limit;
+        // Leading pages wanted back while all that is resident is replaced twice, an eighth of them being leading: a loop goes
+        // over parts that the one way has and over parts that the other has.
         let horizon = u32::try_from(resident).unwrap_or(u32::MAX).max(4 * ROUND) / 4;
         let fade = |sum: u32| sum - (u64::from(sum) * u64::from(ROUND) / u64::from(horizon)) as u32;
         (self.moving, self.staying) = (fade(self.moving), fade(self.staying));

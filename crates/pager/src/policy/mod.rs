@@ -12,8 +12,8 @@
 //! cleared; victims are looked at as well; used pages go to the young end. Clearing is not free, and of no use where nothing is
 //! used twice: the fewer of those looked at were used, the later the bits are cleared again.
 //!
-//! Both let what comes take the place of what is oldest, and so never find anything again in a loop over more than there is. Where
-//! that is what a program does ([`duel`] finds out), what comes goes on probation, all but a sixteenth, and what is protected stays.
+//! Both let what comes take the place of what is oldest. So CLOCK never finds anything again in a loop over more than there is, and
+//! 2Q nothing where that is less than half as much again. Where that is what a program does ([`duel`] finds out), what comes goes on probation, all but a sixteenth, and what is protected stays.
 //!
 //! What it trades: a sixteenth of the pages is kept the way that is the worse one. Entries are removed lazily: the queues hold stamps,
 //! and an entry whose stamp is not the page's any more is skipped by its user.
@@ -130,7 +130,13 @@ impl Policy {
     /// They cannot be looked at any more.
     pub fn see_no_more(&mut self) {
         self.sight = None;
-        self.groups.iter_mut().for_each(Queues::protect_none);
+        for group in Group::ALL {
+            let queues = &mut self.groups[group as usize];
+            queues.protect_none();
+            if self.duel.stays(group) {
+                queues.protect_old();
+            }
+        }
     }
 
     /// Whether it is time to look at [`Policy::take_known`], to clear the accessed bits of all pages, and to tell it to
@@ -150,8 +156,9 @@ impl Policy {
     /// [`Policy::used`], the others, in this order, to [`Policy::cleared`].
     pub fn take_known(&mut self) -> Vec<Candidate> {
         let mut known = Vec::new();
-        for queues in &mut self.groups {
-            known.extend(queues.take_known(MOST_KNOWN - known.len()));
+        for group in Group::ALL {
+            let queues = &mut self.groups[group as usize];
+            known.extend(queues.take_known(MOST_KNOWN * group.share() / SHARES));
         }
         if let Some(sight) = &mut self.sight {
             sight.taken = known.len();
@@ -162,11 +169,12 @@ impl Policy {
     /// So many known pages were looked at, and these were used since the accessed bits were cleared. They stay.
     pub fn used(&mut self, looked: usize, used: &[Candidate]) {
         let queued = self.queued();
-        if let Some(sight) = &mut self.sight
-            && sight.came * WINDOW >= queued
-        {
-            sight.looked += looked;
-            sight.used += used.len();
+        if let Some(sight) = &mut self.sight {
+            if sight.came * WINDOW >= queued {
+                sight.looked += looked;
+                sight.used += used.len();
+            }
+            sight.taken = sight.taken.saturating_sub(used.len());
         }
         used.iter().for_each(|&candidate| self.queues_of(candidate).protect(candidate));
     }
@@ -261,9 +269,10 @@ impl Policy {
 
     /// Takes a candidate back that could not be evicted; it is due again after all others of its kind.
     pub fn put_back(&mut self, candidate: Candidate) {
-        let sees = self.sight.is_some();
+        let stays = self.duel.stays(Group::of(candidate.memory, candidate.page));
+        let is_protected = self.sight.is_some() && !stays;
         let queues = self.queues_of(candidate);
-        if sees { queues.protect(candidate) } else { queues.put_on_probation(candidate) }
+        if is_protected { queues.protect(candidate) } else { queues.put_on_probation(candidate) }
     }
 
     /// Candidates but those that were refused.

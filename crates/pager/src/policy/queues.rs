@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::Candidate;
 
-/// Share of probation among a group's pages, in percent, where it is used. With 25, real programs had a tenth to a third more
+/// Share of probation among a group's pages, in percent, except where all are protected. With 25, real programs had a tenth to a third more
 /// pages evicted, and a zipfian order (`compare policy`) 7 % more misses.
 const PROBATION_PERCENT: usize = 5;
 
