@@ -201,7 +201,7 @@ mod tests {
             assert!(wanted.contains(&page) && wanted.start / REGION == (wanted.end - 1) / REGION);
             assert!(!is_watched(page / REGION) || wanted == (page..page + 1));
             let came = wanted.end - wanted.start;
-            wanted.for_each(|page| drop(since.insert(page, now)));
+            since.extend(wanted.map(|page| (page, now)));
             now += came;
             around.came(came as usize);
             if at > 100_000 && !is_watched(page / REGION) {
