@@ -20,6 +20,9 @@ fn case(name: &str) {
     assert!(skipped.lines().all(|line| line.starts_with("SKIP ")), "{text}");
     assert!(done.number("evicted_pages") > 2000, "{} pages were out", done.number("evicted_pages"));
     assert!(done.number("restored_pages") > 500, "{} pages came back", done.number("restored_pages"));
+    if ["runs", "blocks"].contains(&name) {
+        assert!(done.number("prefetched_pages") > 10_000, "{} with others", done.number("prefetched_pages"));
+    }
     assert_eq!(done.number("lost_pages"), 0);
     assert_eq!(
         std::fs::read_dir(uzswap.run_dir()).expect("the run directory").count(),
@@ -35,6 +38,7 @@ macro_rules! cases {
 cases! {
     threads_that_read_write_give_up_unmap_and_protect "churn",
     threads_that_read_on_where_others_give_up_and_move "runs",
+    threads_that_read_backwards_where_others_give_up_and_move "blocks",
     system_calls_on_buffers_that_are_out "calls",
     direct_reads_into_pages_on_their_way_out "direct",
     fixed_buffers_of_io_uring "fixed",

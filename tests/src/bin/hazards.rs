@@ -201,24 +201,36 @@ fn churn() {
     });
 }
 
-/// Threads that go through memory in long runs, so that much is brought in at once, while others of them write, give up and move
-/// what is next.
+/// Pages that are changed, given up and moved as one.
+const PART: usize = 32;
+
+/// Threads that go through memory in long runs.
 fn runs() {
-    const PART: usize = 32;
+    go_through(|step| step, |at| at);
+}
+
+/// Threads that go through memory backwards, and by leaps.
+fn blocks() {
+    go_through(|step| usize::MAX / 2 - step, |at| (PART - 1 - at) * 5 % PART);
+}
+
+/// Threads that go through memory so that much is brought in at once, while others of them write, give up and move what lies next to it:
+/// the part that is next after so many steps, and the page in it.
+fn go_through(part_at: impl Fn(usize) -> usize + Sync, page_at: impl Fn(usize) -> usize + Sync) {
     let memory = Memory::new(96);
     memory.fill_all(1);
     let versions: Vec<_> = (0..memory.pages / PART).map(|_| Mutex::new(1u64)).collect();
     std::thread::scope(|scope| {
         for number in 1..4u64 {
-            let (memory, versions) = (&memory, &versions);
+            let (memory, versions, part_at, page_at) = (&memory, &versions, &part_at, &page_at);
             scope.spawn(move || {
                 let mut state = number;
                 let first = random(&mut state, versions.len());
                 for step in 0..3 * versions.len() {
-                    let part = (first + step) % versions.len();
+                    let part = (part_at(step) + first) % versions.len();
                     let mut version = versions[part].lock().expect("nobody panics");
                     let pages = part * PART..(part + 1) * PART;
-                    pages.clone().for_each(|page| memory.check(page, *version));
+                    (0..PART).for_each(|at| memory.check(pages.start + page_at(at), *version));
                     match random(&mut state, 32) {
                         0..4 => {
                             *version = (step as u64) << 2 | number;
@@ -754,9 +766,10 @@ fn plain() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 18] = [
+    let cases: [(&str, fn()); 19] = [
         ("churn", churn),
         ("runs", runs),
+        ("blocks", blocks),
         ("calls", calls),
         ("direct", direct),
         ("fixed", fixed),
