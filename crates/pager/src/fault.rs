@@ -52,12 +52,22 @@ impl Fault {
         *self.run.get_or_insert_with(|| inner.streams.window(self.page))
     }
 
-    fn block(&mut self, inner: &mut Inner) -> Range<Page> {
-        let run_end = self.page + self.run(inner) as Page;
+    fn block(&mut self, inner: &mut Inner, with_device: bool) -> Range<Page> {
+        let page = self.page;
+        let run_end = page + self.run(inner) as Page;
         let asked = self.block.get_or_insert_with(|| {
             let Inner { around, table, streams, .. } = inner;
-            let is_out = |page| matches!(table.get(page), State::Slot(_));
-            let block = around.of(self.page, run_end, is_out);
+            let slot_of = |page| match table.get(page) {
+                State::Slot(slot) => Some(slot),
+                _ => None,
+            };
+            let mut block = around.of(page, run_end, |page| slot_of(page).is_some());
+            if with_device {
+                // One request to the device, and no more: a page that lies elsewhere would take as long as this one.
+                let is_next =
+                    |page: &Page| slot_of(*page - 1).is_some_and(|slot| slot_of(*page) == Some(slot + 1));
+                block = page..(page + 1..block.end).take_while(is_next).last().unwrap_or(page) + 1;
+            }
             streams.came_up_to(block.end);
             block
         });
@@ -213,21 +223,14 @@ impl Server {
     /// A page that is in the cache, those behind it if faults come in a run, and those around it that are wanted as a rule.
     fn bring_in(&mut self, inner: &mut MutexGuard<'_, Inner>, fault: &mut Fault) -> bool {
         let page = fault.page;
+        let with_device = self.shared.with_device.load(Relaxed);
         let run_end = page + fault.run(inner) as Page;
-        let mut block = fault.block(inner);
-        let slot_of = |page| match inner.table.get(page) {
-            State::Slot(slot) => Some(slot),
+        let block = fault.block(inner, with_device);
+        let wanted = (page..block.end.max(run_end)).chain(block.start..page);
+        let in_slot = |page| match inner.table.get(page) {
+            State::Slot(slot) => Some((page, slot)),
             _ => None,
         };
-        let with_device = self.shared.with_device.load(Relaxed);
-        if with_device {
-            // One request to the device, and no more: a page that lies elsewhere would take as long as this one.
-            let is_next =
-                |page: &Page| slot_of(*page - 1).is_some_and(|slot| slot_of(*page) == Some(slot + 1));
-            block = page..(page + 1..block.end).take_while(is_next).last().unwrap_or(page) + 1;
-        }
-        let wanted = (page..block.end.max(run_end)).chain(block.start..page);
-        let in_slot = |page| slot_of(page).map(|slot| (page, slot));
         let mut found: Vec<(Page, u32)> = wanted.filter_map(in_slot).take(WINDOW).collect();
         let takes_long = found.len() > 1 || with_device;
         // Where everything is brought back, pages leave their slots all the time.

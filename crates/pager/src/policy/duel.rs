@@ -12,7 +12,7 @@ pub(super) const SHARES: usize = 16;
 /// Pages next to each other that are of one group, so that runs of pages leave and come as such.
 const BLOCK: u64 = 16;
 
-/// Pages wanted back by both leading groups between two decisions.
+/// Pages brought back by both leading groups between two decisions.
 const ROUND: u32 = 512;
 /// Staying put is taken up when it has at most this many percent of the others', and left from the other share on.
 const BETTER: u64 = 80;
@@ -51,7 +51,7 @@ impl Group {
     }
 }
 
-/// The score: pages wanted back, those of long ago counted for less.
+/// The score: pages brought back, those of long ago counted for less.
 #[derive(Default)]
 pub(super) struct Duel {
     moving: u32,
@@ -62,7 +62,7 @@ pub(super) struct Duel {
 }
 
 impl Duel {
-    /// A page of `group` was wanted back; so many pages are resident. Returns whether the others change their way.
+    /// A page of `group` was brought back; so many pages are resident. Returns whether the others change their way.
     pub(super) fn missed(&mut self, group: Group, resident: usize) -> bool {
         match group {
             Group::Moving => self.now[0] += 1,
@@ -78,7 +78,7 @@ impl Duel {
         self.staying += staying;
         let limit = if self.stays { NO_BETTER } else { BETTER };
         let stays = u64::from(self.staying) * 100 <= u64::from(self.moving) * limit;
-        // Leading pages wanted back while all that is resident is replaced twice, an eighth of them being leading: a loop goes
+        // Leading pages brought back while all that is resident is replaced twice, an eighth of them being leading: a loop goes
         // over parts that the one way has and over parts that the other has.
         let horizon = u32::try_from(resident).unwrap_or(u32::MAX).max(4 * ROUND) / 4;
         let fade = |sum: u32| sum - (u64::from(sum) * u64::from(ROUND) / u64::from(horizon)) as u32;
@@ -123,7 +123,7 @@ mod tests {
         assert!((30..100).contains(&places.count()));
     }
 
-    /// Whether the followers stay after so many pages of either group were wanted back, in turn.
+    /// Whether the followers stay after so many pages of either group were brought back, in turn.
     fn after(duel: &mut Duel, moving: u32, staying: u32) -> bool {
         for at in 0..100 * (moving + staying) {
             let is_moving = at % (moving + staying) < moving;
@@ -144,5 +144,16 @@ mod tests {
         assert!(!after(&mut duel, 10, 10));
         assert!(after(&mut duel, 50, 0));
         assert!(!after(&mut duel, 10, 30));
+        // With more pages, what was before is remembered for longer.
+        let rounds = |resident: usize| {
+            let mut duel = Duel { moving: 10_000, ..Duel::default() };
+            (0..100_000)
+                .take_while(|_| {
+                    duel.missed(Group::Staying, resident);
+                    duel.staying * 2 < duel.moving
+                })
+                .count()
+        };
+        assert!(rounds(1_000_000) * 2 > rounds(10_000) * 3);
     }
 }

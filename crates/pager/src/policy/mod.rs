@@ -12,8 +12,9 @@
 //! cleared; victims are looked at as well; used pages go to the young end. Clearing is not free, and of no use where nothing is
 //! used twice: the fewer of those looked at were used, the later the bits are cleared again.
 //!
-//! Both let what comes take the place of what is oldest. So CLOCK never finds anything again in a loop over more than there is, and
-//! 2Q nothing where that is less than half as much again. Where that is what a program does ([`duel`] finds out), what comes goes on probation, all but a sixteenth, and what is protected stays.
+//! Both let what comes take the place of what is oldest. In a loop over more than there is they find next to nothing again. Where
+//! that is what a program does ([`duel`] finds out), what comes goes on probation, but for a sixteenth of it and half of what is
+//! wanted back very soon, and what is protected stays.
 //!
 //! What it trades: a sixteenth of the pages is kept the way that is the worse one. Entries are removed lazily: the queues hold stamps,
 //! and an entry whose stamp is not the page's any more is skipped by its user.
@@ -269,10 +270,8 @@ impl Policy {
 
     /// Takes a candidate back that could not be evicted; it is due again after all others of its kind.
     pub fn put_back(&mut self, candidate: Candidate) {
-        let stays = self.duel.stays(Group::of(candidate.memory, candidate.page));
-        let is_protected = self.sight.is_some() && !stays;
-        let queues = self.queues_of(candidate);
-        if is_protected { queues.protect(candidate) } else { queues.put_on_probation(candidate) }
+        // Not on probation, which is emptied first: those of a program that is stopped would be all that is ever tried.
+        self.queues_of(candidate).protect(candidate);
     }
 
     /// Candidates but those that were refused.
