@@ -657,6 +657,7 @@ fn left() {
     memory.fill_all(1);
     memory.check_all(1);
     let begun = Instant::now();
+    let mut told = false;
     let mut children = VecDeque::new();
     for round in 2.. {
         // SAFETY: as in `forks`.
@@ -677,10 +678,12 @@ fn left() {
         if children.len() > CHILDREN {
             assert_eq!(wait_for(children.pop_front().expect("there are some")), 0, "a child");
         }
-        if round == 4 {
+        // By then pages are out.
+        if !told && round >= 4 && begun.elapsed() > Duration::from_secs(1) {
             tell.write_all(b"y").expect("tell");
+            told = true;
         }
-        if begun.elapsed() > Duration::from_secs(3) && round > 20 {
+        if begun.elapsed() > Duration::from_secs(4) && round > 20 {
             for page in 0..memory.pages {
                 memory.check(page, if page.is_multiple_of(CHANGING) { round } else { 1 });
             }
