@@ -120,6 +120,20 @@ impl Uffd {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// A request about a mapping, made again where it finds none. A request that waits while the mapping is moved away finds nothing at
+    /// the old address, and its event is unread: asked again, the kernel says so (EAGAIN; it looks for unread events before it
+    /// looks for mappings). As long as the caller keeps events from being read, ENOENT of the second means that nothing is
+    /// there which an unread event would tell of.
+    fn ioctl_again<T>(&self, request: u32, mut make: impl FnMut() -> T) -> (io::Result<()>, T) {
+        let mut arg = make();
+        let mut result = self.ioctl(request, &mut arg);
+        if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOENT)) {
+            arg = make();
+            result = self.ioctl(request, &mut arg);
+        }
+        (result, arg)
+    }
+
     /// Says what it is to report and do ([`FEATURES`]); the first call on a new one.
     ///
     /// # Errors
@@ -154,16 +168,16 @@ impl Uffd {
         let _ = self.ioctl(ioctl::UFFDIO_WAKE, &mut range);
     }
 
-    /// Puts `pages`, one behind the other, at `start`, and wakes who waits for them.
+    /// Puts `pages`, one behind the other, at `start`, and wakes who waits for them. [`Put::Gone`] is sure as long as nobody reads
+    /// events meanwhile.
     pub fn copy(&self, start: u64, pages: &[[u8; PAGE_SIZE]]) -> Put {
-        let mut arg = uffdio_copy {
+        let (result, arg) = self.ioctl_again(ioctl::UFFDIO_COPY, || uffdio_copy {
             dst: start,
             src: pages.as_ptr() as u64,
             len: size_of_val(pages) as u64,
             mode: 0,
             copy: 0,
-        };
-        let result = self.ioctl(ioctl::UFFDIO_COPY, &mut arg);
+        });
         put(result, arg.copy)
     }
 
@@ -175,13 +189,14 @@ impl Uffd {
         put(result, arg.zeropage)
     }
 
-    /// Whether the page's mapping is registered here. `None`: nobody can say now, because an event is unread or the kernel
-    /// has no memory to answer.
+    /// Whether the page's mapping is registered here, as long as nobody reads events meanwhile. `None`: nobody can say now, because
+    /// an event is unread or the kernel has no memory to answer.
     pub fn is_registered(&self, page: u64) -> Option<bool> {
         // The kernel looks for the mapping first and for the source then: a copy from where nothing can be read fails in
         // the one way or in the other, and changes nothing.
-        let mut arg = uffdio_copy { dst: page, src: unreadable(), len: PAGE_SIZE as u64, mode: 0, copy: 0 };
-        match self.ioctl(ioctl::UFFDIO_COPY, &mut arg) {
+        let nothing =
+            || uffdio_copy { dst: page, src: unreadable(), len: PAGE_SIZE as u64, mode: 0, copy: 0 };
+        match self.ioctl_again(ioctl::UFFDIO_COPY, nothing).0 {
             // Something is there already, or there is nothing to copy: the mapping is ours.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EEXIST)) => Some(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Some(false),
@@ -361,5 +376,75 @@ mod tests {
         assert_eq!(unsafe { *(ours as *const u8) }, 7);
         uffd.unregister(ours, ours + 3 * page).unwrap();
         assert_eq!(uffd.is_registered(ours), Some(false));
+    }
+
+    /// A mapping is moved back and forth while pages are put into it.
+    #[test]
+    fn a_mapping_that_moves_is_not_taken_for_gone() {
+        const NAME: &str = "a_mapping_that_moves_is_not_taken_for_gone";
+        const MOVES: usize = 60_000;
+        let page = PAGE_SIZE as u64;
+        // SAFETY: makes a descriptor.
+        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK) };
+        let fd = i32::try_from(fd).unwrap();
+        // SAFETY: where it was made, it was just made.
+        let uffd = (fd >= 0).then(|| Uffd(unsafe { OwnedFd::from_raw_fd(fd) }));
+        let begun = uffd.ok_or_else(io::Error::last_os_error).and_then(|uffd| uffd.begin().map(|()| uffd));
+        let uffd = match begun {
+            Ok(uffd) => uffd,
+            Err(why) => {
+                assert!(
+                    std::env::var_os("CI").is_none(),
+                    "SKIP {NAME}: {why} (a failure, because CI is set)"
+                );
+                println!("SKIP {NAME}: {why}");
+                return;
+            }
+        };
+        // One place behind the other, so that no other mapping of this process ever lies where this one was.
+        // All of them are there, so that a move takes its time.
+        const PAGES: usize = 256;
+        let len = PAGES * PAGE_SIZE;
+        // SAFETY: a new mapping, and access to the first part of it.
+        let start = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let at = libc::mmap(std::ptr::null_mut(), (MOVES + 1) * len, libc::PROT_NONE, flags, -1, 0);
+            assert_ne!(at, libc::MAP_FAILED);
+            assert_eq!(libc::mprotect(at, len, libc::PROT_READ | libc::PROT_WRITE), 0);
+            at as u64
+        };
+        uffd.register(start, start + len as u64).unwrap();
+        assert_eq!(uffd.copy(start, &vec![[7; PAGE_SIZE]; PAGES]), Put::Done);
+        let mover = std::thread::spawn(move || {
+            for round in 0..MOVES {
+                let from = start + (round * len) as u64;
+                let to = from + len as u64;
+                let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+                // SAFETY: moves a mapping of this test to the next place of its own.
+                let moved = unsafe { libc::mremap(from as *mut _, len, len, flags, to as *mut libc::c_void) };
+                assert_eq!(moved as u64, to);
+            }
+        });
+        let mut here = start;
+        let mut moves = 0;
+        let mut at = 0;
+        while !mover.is_finished() {
+            at = (at + 1) % PAGES as u64;
+            match uffd.copy(here + at * page, &[[7; PAGE_SIZE]]) {
+                Put::Exists(_) => assert_ne!(uffd.is_registered(here), Some(false)),
+                Put::Again(_) => {
+                    uffd.read(|message| {
+                        if let Message::Remap { to, .. } = message {
+                            here = to;
+                            moves += 1;
+                        }
+                    })
+                    .unwrap();
+                }
+                other => panic!("{other:?} after {moves} moves"),
+            }
+        }
+        mover.join().unwrap();
+        assert_eq!(moves, MOVES);
     }
 }
