@@ -23,13 +23,20 @@ const BYTES: usize = BUFFERS * RUN * PAGE_SIZE;
 
 pub(crate) struct Buffers {
     base: NonNull<c_void>,
-    /// A bit for each buffer that is free. std's lock and not parking_lot's: its waiters need no heap memory.
-    free: Mutex<u32>,
+    /// std's lock and not parking_lot's: its waiters need no heap memory.
+    lent: Mutex<Lent>,
     freed: Condvar,
 }
 
+struct Lent {
+    /// A bit for each buffer that is free.
+    free: u32,
+    /// Threads that wait for one: std's condition variable asks the kernel to wake even where nobody waits.
+    waiting: u32,
+}
+
 // SAFETY: `base` is this struct's own mapping; access to it goes through a `Buffer`, of which there is one a bit of
-// `free`, so no two threads reach the same bytes.
+// `Lent::free`, so no two threads reach the same bytes.
 unsafe impl Send for Buffers {}
 // SAFETY: as above.
 unsafe impl Sync for Buffers {}
@@ -41,21 +48,29 @@ impl Buffers {
         let base =
             unsafe { mmap_anonymous(null_mut(), BYTES, access, MapFlags::PRIVATE | MapFlags::POPULATE)? };
         let base = NonNull::new(base).ok_or(Errno::NOMEM)?;
-        Ok(Buffers { base, free: Mutex::new((1 << BUFFERS) - 1), freed: Condvar::new() })
+        Ok(Buffers {
+            base,
+            lent: Mutex::new(Lent { free: (1 << BUFFERS) - 1, waiting: 0 }),
+            freed: Condvar::new(),
+        })
     }
 
     /// A buffer of [`RUN`] pages with undefined content; waits until one is free.
     pub(crate) fn take(&self) -> Buffer<'_> {
-        let mut free =
-            self.freed.wait_while(self.lock(), |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        let index = free.trailing_zeros();
-        *free &= !(1 << index);
+        let mut lent = self.lock();
+        while lent.free == 0 {
+            lent.waiting += 1;
+            lent = self.freed.wait(lent).unwrap_or_else(PoisonError::into_inner);
+            lent.waiting -= 1;
+        }
+        let index = lent.free.trailing_zeros();
+        lent.free &= !(1 << index);
         Buffer { buffers: self, index }
     }
 
-    fn lock(&self) -> MutexGuard<'_, u32> {
+    fn lock(&self) -> MutexGuard<'_, Lent> {
         // Nothing can panic while it is held.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,7 +90,7 @@ pub(crate) struct Buffer<'a> {
 
 impl Buffer<'_> {
     fn start(&self) -> NonNull<Page> {
-        // SAFETY: `index` is below `BUFFERS` (it was a set bit of `free`), so this stays inside the mapping.
+        // SAFETY: `index` is below `BUFFERS` (it was a set bit of `Lent::free`), so this stays inside the mapping.
         unsafe { self.buffers.base.cast::<Page>().add(self.index as usize * RUN) }
     }
 }
@@ -98,7 +113,10 @@ impl DerefMut for Buffer<'_> {
 
 impl Drop for Buffer<'_> {
     fn drop(&mut self) {
-        *self.buffers.lock() |= 1 << self.index;
-        self.buffers.freed.notify_one();
+        let mut lent = self.buffers.lock();
+        lent.free |= 1 << self.index;
+        if lent.waiting > 0 {
+            self.buffers.freed.notify_one();
+        }
     }
 }

@@ -20,6 +20,7 @@ use rustix::fs::{
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 
 use crate::bounce::{Buffers, RUN};
+use crate::space::Space;
 use crate::{DeviceError, OpenError, PAGE_SIZE, Page, SwapDevice, check_range, in_use, run_length};
 
 /// What to do when the file to be created is there already.
@@ -38,6 +39,8 @@ pub struct File {
     pages: u64,
     /// For direct I/O; without it I/O goes through the page cache.
     buffers: Option<Buffers>,
+    /// Of a regular file.
+    space: Option<Space>,
     /// The device has not said yet that it cannot discard.
     discards: AtomicBool,
 }
@@ -115,7 +118,8 @@ impl File {
     }
 
     fn new(fd: OwnedFd, kind: Kind, pages: u64) -> Result<File, OpenError> {
-        let mut file = File { fd, kind, pages, buffers: None, discards: AtomicBool::new(true) };
+        let space = (kind == Kind::Regular).then(|| Space::new(&fd, pages));
+        let mut file = File { fd, kind, pages, buffers: None, space, discards: AtomicBool::new(true) };
         file.go_direct()?;
         Ok(file)
     }
@@ -225,6 +229,9 @@ impl SwapDevice for File {
 
     fn write_pages(&self, first: u64, data: &[Page]) -> Result<(), DeviceError> {
         check_range(self.pages, first, run_length(data))?;
+        if let Some(space) = &self.space {
+            space.take_ahead(&self.fd, first, first + run_length(data));
+        }
         let Some(buffers) = self.bounce(data.as_ptr()) else {
             return self.write_from(first, data.as_flattened());
         };

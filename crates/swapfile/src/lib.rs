@@ -55,6 +55,7 @@ mod file;
 mod in_use;
 mod latched;
 mod memory;
+mod space;
 
 pub use error::{DeviceError, OpenError};
 pub use file::{Existing, File};

@@ -71,6 +71,38 @@ fn pages_are_where_they_belong() {
     assert!(out == [0; PAGE_SIZE], "a page never written is zeros");
 }
 
+/// A write into a hole keeps every reader of the file waiting.
+#[test]
+fn space_is_taken_ahead_of_a_file_that_grows_from_its_start() {
+    const STEP: u64 = 1024;
+    let dir = dir();
+    let path = dir.path().join("swap");
+    let file = File::create(&path, 4 * STEP, Existing::Replace).unwrap();
+    let pages_taken = || fs::metadata(&path).unwrap().blocks() * 512 / PAGE_SIZE as u64;
+    // The file system's own blocks for keeping track count as well.
+    let is_about = |pages: u64| (pages..pages + 16).contains(&pages_taken());
+    file.write_pages(0, &[page(1)]).unwrap();
+    assert!(is_about(STEP + 1), "{} pages", pages_taken());
+    file.write_pages(STEP, &[page(2)]).unwrap();
+    assert!(is_about(STEP + 1), "{} pages: there is space for this one", pages_taken());
+    file.write_pages(3 * STEP, &[page(3)]).unwrap();
+    assert!(is_about(STEP + 2), "{} pages: this one lies apart", pages_taken());
+    file.write_pages(STEP + 7, &vec![page(4); 2]).unwrap();
+    assert!(is_about(2 * STEP + 10), "{} pages", pages_taken());
+    file.write_pages(2 * STEP + 9, &vec![page(5); STEP as usize + 100]).unwrap();
+    assert!(is_about(4 * STEP), "{} pages: no more than the file has", pages_taken());
+    let mut out = [0; PAGE_SIZE];
+    for (number, seed) in
+        [(0, 1), (STEP, 2), (STEP + 7, 4), (STEP + 8, 4), (2 * STEP + 9, 5), (3 * STEP + 100, 5)]
+    {
+        file.read_page(number, &mut out).unwrap();
+        assert!(out == page(seed), "page {number}");
+    }
+    file.read_page(4 * STEP - 1, &mut out).unwrap();
+    assert!(out == [0; PAGE_SIZE], "space without content is zeros");
+    assert_eq!(fs::metadata(&path).unwrap().len(), 4 * STEP * PAGE_SIZE as u64);
+}
+
 #[test]
 fn a_discard_makes_a_hole() {
     let dir = dir();
