@@ -20,7 +20,7 @@ pub(crate) type Part = Vec<[u8; PAGE_SIZE]>;
 
 /// A batch under way. Its pages are numbered from 0.
 pub(crate) struct Batch {
-    /// Where each page is to go. `None`: it was not moved out, or there is no slot for it.
+    /// Where each page is to go. `None`: it was not moved out.
     slots: Vec<Option<u32>>,
     /// Not before they were read from the program.
     parts: Vec<OnceLock<Part>>,
@@ -51,10 +51,14 @@ impl Batch {
         self.parts.get(at / PART)?.get()?.get(at % PART)
     }
 
+    /// The slot that is meant for a page.
+    fn meant(&self, at: usize) -> Option<u32> {
+        self.slots.get(at).copied().flatten()
+    }
+
     /// The slot in which a page is.
     pub(crate) fn slot(&self, at: usize) -> Option<u32> {
-        let is_stored = self.stored.get(at)?.load(Relaxed);
-        *self.slots.get(at).filter(|_| is_stored)?
+        self.meant(at).filter(|_| self.stored.get(at).is_some_and(|stored| stored.load(Relaxed)))
     }
 
     /// All slots that were meant for its pages.
@@ -71,7 +75,7 @@ impl Batch {
     /// its slot, and what they contain.
     fn refused(&self) -> impl Iterator<Item = (usize, u32, &[[u8; PAGE_SIZE]])> {
         let is_refused = |at: usize| self.slot(at).is_none();
-        let slot = move |at: usize| self.slots.get(at).copied().flatten().filter(|_| is_refused(at));
+        let slot = move |at: usize| self.meant(at).filter(|_| is_refused(at));
         let mut next = 0;
         std::iter::from_fn(move || {
             let first = (next..self.slots.len()).find_map(|at| Some((at, slot(at)?)));
@@ -100,7 +104,7 @@ impl Batch {
         while let Ok(at) = self.next.fetch_update(Relaxed, Relaxed, known) {
             has_worked = true;
             if let (Some(slot), Some(content), Some(stored)) =
-                (self.slots.get(at).copied().flatten(), self.content(at), self.stored.get(at))
+                (self.meant(at), self.content(at), self.stored.get(at))
             {
                 stored.store(store(slot, content), Relaxed);
             }
@@ -117,6 +121,24 @@ impl Batch {
     fn unused(&self) -> Vec<u32> {
         let unused = |(at, slot): (usize, &Option<u32>)| slot.filter(|_| self.slot(at).is_none());
         self.slots.iter().enumerate().filter_map(unused).collect()
+    }
+}
+
+/// Slots that are not free and hold nothing yet. What is left of them at the end is free again.
+pub(crate) struct Reserved<'a> {
+    shared: &'a Shared,
+    slots: Vec<u32>,
+}
+
+impl Reserved<'_> {
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.shared.release_all(&self.slots);
     }
 }
 
@@ -172,23 +194,33 @@ impl Storing {
 }
 
 impl Shared {
-    /// A batch of pages, of which `moved` tells whether they were moved out. When they are read, those that wait for room store
-    /// them.
-    pub(crate) fn begin_batch(&self, moved: impl Iterator<Item = bool> + Clone) -> Arc<Batch> {
+    /// Slots for so many pages that are about to be moved out, or for as many as there are slots.
+    pub(crate) fn reserve(&self, pages: usize) -> Reserved<'_> {
         let mut books = self.books.lock();
-        let wanted = moved.clone().filter(|moved| *moved);
-        let mut free: Vec<u32> = wanted.map_while(|_| books.slots.allocate()).collect();
+        let mut slots: Vec<u32> = (0..pages).map_while(|_| books.slots.allocate()).collect();
         drop(books);
         // Neighbours stay neighbours: the swap file is written and read in runs.
-        free.sort_unstable();
-        let mut free = free.into_iter();
+        slots.sort_unstable();
+        Reserved { shared: self, slots }
+    }
+
+    /// A batch of pages, of which `moved` tells whether they were moved out, no more than were reserved for. When they are read,
+    /// those that wait for room store them.
+    pub(crate) fn begin_batch(
+        &self,
+        mut reserved: Reserved<'_>,
+        moved: impl Iterator<Item = bool>,
+    ) -> Arc<Batch> {
+        let mut free = std::mem::take(&mut reserved.slots).into_iter();
         let slots = moved.map(|moved| if moved { free.next() } else { None }).collect();
+        reserved.slots = free.collect();
         let batch = Arc::new(Batch::new(slots));
         self.storing.begin(&batch);
         batch
     }
 
-    /// Puts the pages of a batch into the cache, all of which were read. When this returns, all of it is done.
+    /// Puts the pages of a batch into the cache, all of which were read. When this returns, all of it is done, and what has no place
+    /// is [`Shared::keep`]'s or goes back.
     pub(crate) fn store(&self, batch: &Batch) {
         batch.work(|slot, page| self.place(slot, page));
         self.storing.end();
@@ -196,6 +228,20 @@ impl Shared {
         if self.has_device() {
             self.write_out(batch);
         }
+    }
+
+    /// Puts a page that found no place into the cache all the same, whatever limits there are. Whether there was memory for it.
+    pub(crate) fn keep(&self, batch: &Batch, at: usize) -> bool {
+        let (Some(slot), Some(content)) = (batch.meant(at), batch.content(at)) else { return false };
+        let is_kept = self.cache.keep(self.entry(slot), content).is_ok();
+        if is_kept {
+            batch.has_stored(at);
+        }
+        is_kept
+    }
+
+    /// Every page of a batch is noted where it is: slots without a page are free.
+    pub(crate) fn end_batch(&self, batch: &Batch) {
         self.release_all(&batch.unused());
     }
 

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! choose      the policy's candidates, all of one memory
-//! lock        the memory; leave out what is not resident under its stamp any more
+//! lock        the memory; leave out what is not resident under its stamp any more, and what there are no slots for
 //! order       the agent moves them into its staging area; until then nobody reads this memory's events
 //! unlock      what was moved is noted as busy
 //! read        the staging area into a buffer here, part by part; faults on these pages are served from that
@@ -44,7 +44,7 @@ const UNLIMITED: &str = "4611686018427387904";
 const LONG_PAUSE: Duration = Duration::from_millis(100);
 /// Rounds without anything gained before it is said that there is nothing to gain.
 const IDLE_ROUNDS: u64 = 20;
-/// A batch of which less than this share found a place gained nothing.
+/// A batch of which less than this share finds a place gains nothing.
 const LEAST_SHARE: usize = 8;
 
 /// A page of a batch: its place in the staging area is its place in the list.
@@ -152,6 +152,9 @@ impl Evictor {
         // Queues can be full of candidates that are none any more; as many batches of those as there can be are passed over.
         let rounds = self.shared.books.lock().policy.len() / BATCH + 2;
         for _ in 0..rounds {
+            if self.shared.books.lock().slots.is_full() {
+                return 0;
+            }
             let Some((memory, candidates)) = self.chooser.choose() else { return 0 };
             // A memory that ended leaves candidates behind.
             let Some(memory) = memory else { continue };
@@ -210,6 +213,18 @@ impl Evictor {
             self.put_back(candidates);
             return 0;
         }
+        // What has a slot can be kept whatever happens; what is out and can neither be kept nor go back would be lost.
+        let reserved = shared.reserve(moving.len());
+        if reserved.len() * LEAST_SHARE < moving.len() {
+            self.put_back(candidates);
+            return 0;
+        }
+        let left: HashSet<Page> = moving.drain(reserved.len()..).map(|moving| moving.page).collect();
+        if !left.is_empty() {
+            let left: Vec<_> =
+                candidates.iter().filter(|candidate| left.contains(&candidate.page)).copied().collect();
+            self.put_back(&left);
+        }
         let done = hands.order(self.order(Action::Move, &moving));
         if !matches!(done, Done::Reply(_)) {
             // From here on nothing can be moved there any more.
@@ -248,7 +263,7 @@ impl Evictor {
             self.unshare(memory, hands, &moving);
             return 0;
         }
-        let batch = shared.begin_batch(moving.iter().map(|moving| moving.errno == 0));
+        let batch = shared.begin_batch(reserved, moving.iter().map(|moving| moving.errno == 0));
         inner.batch = Some(batch.clone());
         drop(inner);
         if !self.read(memory, proc, hands, &moving, &batch) {
@@ -276,6 +291,7 @@ impl Evictor {
         inner.batch = None;
         memory.settled.notify_all();
         drop(inner);
+        shared.end_batch(&batch);
         let gained = (0..moving.len()).filter(|&at| batch.slot(at).is_some()).count();
         self.buffers.extend(Arc::into_inner(batch).into_iter().flat_map(Batch::into_parts));
         shared.measure();
@@ -391,23 +407,37 @@ impl Evictor {
                 continue;
             }
             let is_out = inner.table.get(moving.page) == State::Busy(at);
-            let content = batch.content(at as usize);
-            match batch.slot(at as usize) {
+            let at = at as usize;
+            // A child that was forked meanwhile is to have it too, or it is somewhere else by now: it must be where whoever reads
+            // the event finds it.
+            if is_out && batch.slot(at).is_none() && inner.events_wait && !shared.keep(batch, at) {
+                shared.tell("there is no memory to keep a page in; ending its program");
+                shared.kill(memory);
+                // It stays busy, for all who look.
+                inner.draining = true;
+                moving.noted = true;
+                continue;
+            }
+            match batch.slot(at) {
                 Some(slot) if is_out => {
                     inner.table.set(moving.page, State::Slot(slot));
                 }
                 // It was wanted back or given up while it was on its way.
                 Some(slot) => shared.release(slot),
-                // A child that was forked meanwhile is to have it too: it must be where both find it.
-                None if is_out && inner.events_wait && self.keep(inner, moving.page, content) => {}
                 None if is_out => {
-                    let content = content.map(std::slice::from_ref).unwrap_or_default();
+                    let content = batch.content(at).map(std::slice::from_ref).unwrap_or_default();
                     match memory.uffd.copy(address_of(moving.page), content) {
                         Put::Again(_) | Put::NoMemory => {
                             is_done = false;
                             continue;
                         }
-                        Put::Exists(_) | Put::Gone => memory.uffd.wake(address_of(moving.page), 1),
+                        Put::Gone => {
+                            memory.uffd.wake(address_of(moving.page), 1);
+                            inner.table.set(moving.page, State::Unknown);
+                            moving.noted = true;
+                            continue;
+                        }
+                        Put::Exists(_) => memory.uffd.wake(address_of(moving.page), 1),
                         Put::Done | Put::Dead => {}
                     }
                     let stamp = shared.books.lock().policy.refuse(memory.number, moving.page);
@@ -419,19 +449,6 @@ impl Evictor {
             moving.noted = true;
         }
         is_done
-    }
-
-    /// Puts a page into the cache whatever the policy says of it.
-    fn keep(&self, inner: &mut Inner, page: Page, content: Option<&[u8; PAGE_SIZE]>) -> bool {
-        let Some(slot) = self.shared.books.lock().slots.allocate() else { return false };
-        let placed = content
-            .is_some_and(|content| self.shared.cache.swap_out(self.shared.entry(slot), content).is_ok());
-        if placed {
-            inner.table.set(page, State::Slot(slot));
-        } else {
-            self.shared.release(slot);
-        }
-        placed
     }
 
     fn put_back(&self, candidates: &[Candidate]) {

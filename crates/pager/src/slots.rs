@@ -102,6 +102,11 @@ impl Slots {
         Some(slot)
     }
 
+    /// Whether none is free.
+    pub fn is_full(&self) -> bool {
+        self.in_use >= self.limit
+    }
+
     /// One more process has this slot.
     pub fn share(&mut self, slot: u32) {
         let Some(count) = self.shares.get_mut(slot as usize) else { return };

@@ -73,6 +73,15 @@ impl Zswap {
         })
     }
 
+    /// Puts `page` into RAM whatever limit and policy say, for one that has no other place in the world. After an error (there is no
+    /// memory, or no such slot) neither this page nor an older one is held for `entry`.
+    pub fn keep(&self, entry: SwapEntry, page: &Page) -> Result<(), Refusal> {
+        let area = self.area(entry.swap_type).ok_or(Refusal::NoArea)?;
+        self.put(self.workers.one(), area, entry, page, Effort::LastResort).inspect_err(|_| {
+            self.drop_entry(area, entry.offset);
+        })
+    }
+
     /// Puts neighbours from `first` on straight onto the device, in one request: pages that the cache refused. Older content of
     /// all of them is gone, whatever comes of it. After an error it is not told which of them are held now; what is, is right, and
     /// [`Zswap::swap_out`] of each finds another place for it or says that there is none.
