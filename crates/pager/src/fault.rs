@@ -249,7 +249,7 @@ impl Server {
         match loaded {
             Ok(loaded) => found.truncate(loaded),
             Err(Failed::ForNow) => return false,
-            Err(Failed::ForGood) => return self.lose(inner, page),
+            Err(Failed::ForGood) => return self.shared.lose(&self.memory, inner, page),
         }
         let mut is_there = false;
         let mut at = 0;
@@ -412,22 +412,6 @@ impl Server {
         (end > address).then_some(end)
     }
 
-    /// A page that is lost: its user is told by the kernel.
-    fn lose(&self, inner: &mut Inner, page: Page) -> bool {
-        if let State::Slot(slot) = inner.table.set(page, State::Unknown) {
-            self.shared.release(slot);
-        }
-        self.shared.counters.lost_pages.add(1);
-        self.shared
-            .tell("a page could not be read back from the cache or its swap file; the program gets SIGBUS");
-        if self.memory.uffd.poison(address_of(page)).is_err() {
-            // Nothing else would keep it from reading zeros.
-            self.shared.kill(&self.memory);
-        }
-        self.memory.uffd.wake(address_of(page), 1);
-        true
-    }
-
     /// A change of the memory.
     fn apply(&mut self, inner: &mut MutexGuard<'_, Inner>, event: Message) {
         match event {
@@ -514,8 +498,10 @@ impl Server {
         });
         drop(books);
         let child = Uffd::from(child);
-        for page in lost {
-            let _ = child.poison(address_of(page));
+        if lost.iter().any(|&page| child.poison(address_of(page)).is_err()) {
+            // With the descriptor open and nobody there, who touches a page waits, and reads no zeros.
+            std::mem::forget(child);
+            return self.shared.tell("pages of a forked process are lost; it stands still");
         }
         self.shared.adopt(child, self.memory.probe, copy);
     }
@@ -533,6 +519,24 @@ impl Shared {
         });
         inner.resident = inner.resident.saturating_sub(resident);
         self.release_all(&slots);
+    }
+
+    /// A page that is lost: its user is told by the kernel. `false`: it cannot be now, because an event is unread.
+    pub(crate) fn lose(&self, memory: &Memory, inner: &mut Inner, page: Page) -> bool {
+        if let Err(error) = memory.uffd.poison(address_of(page)) {
+            if error.raw_os_error() == Some(libc::EAGAIN) {
+                return false;
+            }
+            // Nothing else would keep it from reading zeros.
+            self.kill(memory);
+        }
+        if let State::Slot(slot) = inner.table.set(page, State::Unknown) {
+            self.release(slot);
+        }
+        self.counters.lost_pages.add(1);
+        self.tell("a page could not be read back from the cache or its swap file; the program gets SIGBUS");
+        memory.uffd.wake(address_of(page), 1);
+        true
     }
 
     /// Pages came back into `memory` from these slots.

@@ -50,7 +50,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fd::OwnedFd;
 use zswap::{Keep, LoadError, PAGE_SIZE, SwapEntry, Zswap};
 
@@ -64,7 +64,7 @@ use crate::link::Process;
 use crate::memory::{Inner, Memory};
 use crate::pool_size::PoolSize;
 use crate::proc::Proc;
-use crate::table::{State, address_of};
+use crate::table::{Page, State, address_of};
 use crate::uffd::{Put, Uffd};
 
 pub use agent::protocol::SOCKET_VARIABLE;
@@ -133,7 +133,7 @@ impl From<rustix::io::Errno> for PagerError {
     }
 }
 
-/// How long a page may take to find its way back at the end.
+/// How long it may take at the end until a page finds its way back.
 const BRING_BACK: Duration = Duration::from_secs(10);
 /// How long an agent may take to answer then, if it has not answered for long.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
@@ -247,7 +247,8 @@ impl Shared {
         let spawned = std::thread::Builder::new().name("uzswap-fault".into()).spawn(move || server.run());
         let Ok(thread) = spawned else {
             self.books.lock().leave(memory.number);
-            if !self.bring_back(&memory) {
+            let is_back = self.bring_back(&memory).is_some();
+            if !is_back {
                 // With the descriptor closed its pages would read as zeros; open, who touches them waits.
                 std::mem::forget(memory);
             }
@@ -266,54 +267,60 @@ impl Shared {
         }
     }
 
-    /// Brings all pages of a memory back. Nothing of it leaves any more. Whether nothing is out.
-    fn bring_back(&self, memory: &Memory) -> bool {
+    /// Brings all pages of a memory back; nothing of it leaves any more. Returns with its lock, under which nothing is out, and no event
+    /// is unread that could tell of a page being elsewhere. `None`: that could not be had, and its program was ended.
+    fn bring_back<'a>(&self, memory: &'a Memory) -> Option<MutexGuard<'a, Inner>> {
         let mut inner = memory.inner.lock();
         inner.draining = true;
         while inner.batch.is_some() {
             memory.settled.wait(&mut inner);
         }
-        let mut out = Vec::new();
-        inner.table.for_each(|page, state| {
-            if let State::Slot(_) = state {
-                out.push(page);
-            }
-        });
-        drop(inner);
-        let mut buffer = [[0; PAGE_SIZE]];
-        for page in out {
-            let begun = Instant::now();
-            loop {
-                // The lock for a page at a time: the memory's own faults and events go on meanwhile.
-                let mut inner = memory.inner.lock();
-                let State::Slot(slot) = inner.table.get(page) else { break };
-                let loaded = self.cache.load(self.entry(slot), &mut buffer[0], Keep::Always);
-                let put = match loaded {
-                    Ok(Some(_)) => memory.uffd.copy(address_of(page), &buffer),
-                    Err(LoadError::NoMemory) => Put::NoMemory,
-                    // Its fault tells, when somebody wants it; by then we may be gone, so it must be now.
-                    _ if memory.uffd.poison(address_of(page)).is_ok() => break,
-                    _ => Put::Again(0),
-                };
-                match put {
-                    Put::Done | Put::Exists(_) => {
-                        self.restored(memory, &mut inner, &[(page, slot)]);
-                        break;
-                    }
-                    Put::Gone => break,
-                    // The process has ended.
-                    Put::Dead => return true,
-                    Put::Again(_) | Put::NoMemory if begun.elapsed() > BRING_BACK => {
-                        self.tell("a page cannot be brought back; ending its program");
-                        self.kill(memory);
-                        return false;
-                    }
-                    Put::Again(_) | Put::NoMemory => {
-                        drop(inner);
-                        std::thread::sleep(Duration::from_micros(100));
-                    }
+        let mut last_came = Instant::now();
+        loop {
+            let mut out = Vec::new();
+            inner.table.for_each(|page, state| {
+                if let State::Slot(_) = state {
+                    out.push(page);
                 }
+            });
+            let is_settled = !inner.events_wait && memory.uffd.is_registered(memory.probe).is_some();
+            if out.is_empty() && is_settled || memory.uffd.is_dead(memory.probe) {
+                return Some(inner);
             }
+            for &page in &out {
+                if self.bring_page_back(memory, &mut inner, page) {
+                    last_came = Instant::now();
+                }
+                // The lock for a page at a time: the memory's own faults and events go on meanwhile.
+                MutexGuard::bump(&mut inner);
+            }
+            if last_came.elapsed() > BRING_BACK {
+                if out.is_empty() {
+                    return Some(inner);
+                }
+                self.tell("a page cannot be brought back; ending its program");
+                self.kill(memory);
+                return None;
+            }
+            MutexGuard::unlocked(&mut inner, || std::thread::sleep(Duration::from_micros(100)));
+        }
+    }
+
+    /// Brings one page back, if it is out. `false`: it cannot be now.
+    fn bring_page_back(&self, memory: &Memory, inner: &mut Inner, page: Page) -> bool {
+        let State::Slot(slot) = inner.table.get(page) else { return true };
+        let mut content = [[0; PAGE_SIZE]];
+        let address = address_of(page);
+        match self.cache.load(self.entry(slot), &mut content[0], Keep::Always) {
+            Ok(Some(_)) => match memory.uffd.copy(address, &content) {
+                Put::Done | Put::Exists(_) => self.restored(memory, inner, &[(page, slot)]),
+                // Nobody can ask for it.
+                Put::Gone => self.forget(inner, address, address + PAGE_SIZE as u64),
+                Put::Again(_) | Put::NoMemory | Put::Dead => return false,
+            },
+            Err(LoadError::NoMemory) => return false,
+            // Its fault would tell, when somebody wants it; by then we may be gone, so it must be now.
+            _ => return self.lose(memory, inner, page),
         }
         true
     }
@@ -333,12 +340,12 @@ impl Shared {
     }
 
     fn let_go(&self, memory: &Memory) {
-        self.bring_back(memory);
-        let inner = memory.inner.lock();
-        for (&start, &end) in &inner.regions {
-            let _ = memory.uffd.unregister(start, end);
+        // In one hold of the lock: what happens to the memory from here on has no pages that are out.
+        if let Some(inner) = self.bring_back(memory) {
+            for (&start, &end) in &inner.regions {
+                let _ = memory.uffd.unregister(start, end);
+            }
         }
-        drop(inner);
         if let Some(hands) = memory.hands.lock().as_mut() {
             // An agent that is not let go ends its process: one that is only slow is waited for.
             if hands.owes_reply() {

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use tests::need;
@@ -100,9 +100,16 @@ impl Memory {
     }
 }
 
+/// Set to anything: nothing that is written can be compressed.
+const RANDOM: &str = "HAZARDS_RANDOM";
+
 fn value(page: usize, word: usize, version: u64) -> u64 {
+    static IS_RANDOM: LazyLock<bool> = LazyLock::new(|| std::env::var_os(RANDOM).is_some());
     if version == 0 {
         0
+    } else if *IS_RANDOM {
+        let mixed = ((page * WORDS + word) as u64 ^ version << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ mixed >> 32
     } else if word.is_multiple_of(16) {
         (page as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ version << 20 ^ word as u64
     } else {
@@ -639,13 +646,10 @@ fn daemon() {
 }
 
 /// Three processes that live on when the program has ended, and who paged it with that: with pages that are out, and with children
-/// that they fork all the time, those of one moment still there in the next. All of them find what they had.
+/// that they fork all the time, those of one moment still there in the next, and with memory that moves. All of them find what they had.
 fn left() {
     const PROCESSES: usize = 3;
-    const CHILDREN: usize = 8;
-    /// Every which page is another in each round. The rest stay as they are: what came back has to stay right too.
-    const CHANGING: usize = 32;
-    let (mut at_work, mut tell) = std::io::pipe().expect("a pipe");
+    let (mut at_work, tell) = std::io::pipe().expect("a pipe");
     // SAFETY: as in `forks`.
     if (0..PROCESSES).all(|_| unsafe { libc::fork() } > 0) {
         drop(tell);
@@ -657,6 +661,44 @@ fn left() {
     memory.fill_all(1);
     memory.check_all(1);
     let begun = Instant::now();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| wander(&over));
+        outlive(&memory, begun, tell);
+        over.store(true, SeqCst);
+        mover.join().expect("what wandered is right");
+    });
+}
+
+/// Memory that is moved on and on, and looked at in the end.
+fn wander(over: &AtomicBool) {
+    const PLACES: usize = 5000;
+    let first = Memory::new(4);
+    first.fill_all(7);
+    let pages = first.pages;
+    let places = map(pages * PLACES, libc::PROT_NONE, PRIVATE | libc::MAP_NORESERVE);
+    let mut here = first.base;
+    let mut place = 0;
+    while !over.load(SeqCst) && place < PLACES {
+        // SAFETY: within the places, of which each is used once; the old address is used no more.
+        here = unsafe {
+            let next = places.add(place * pages * WORDS);
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            let moved = libc::mremap(here.as_ptr().cast(), pages * PAGE, pages * PAGE, flags, next.as_ptr());
+            assert_eq!(moved, next.as_ptr().cast(), "{}", std::io::Error::last_os_error());
+            next
+        };
+        place += 1;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Memory { base: here, pages }.check_all(7);
+}
+
+/// The part of [`left`] that forks.
+fn outlive(memory: &Memory, begun: Instant, mut tell: std::io::PipeWriter) {
+    const CHILDREN: usize = 8;
+    /// Every which page is another in each round. The rest stay as they are: what came back has to stay right too.
+    const CHANGING: usize = 32;
     let mut told = false;
     let mut children = VecDeque::new();
     for round in 2.. {
