@@ -2,33 +2,50 @@
 //! less than it uses. What the cases do is in `src/bin/hazards.rs`.
 
 use tests::instance::Uzswap;
+use tests::under::Under;
 use tests::{programs, under};
 
 /// Runs a case, and makes sure that pages were really out.
 fn case(name: &str) {
-    if !under::possible(name) {
-        return;
+    let Some(done) = right(name, &[], &[name]) else { return };
+    if ["runs", "blocks"].contains(&name) {
+        assert!(done.number("prefetched_pages") > 10_000, "{} with others", done.number("prefetched_pages"));
+    }
+}
+
+/// Runs a case with a swap file of `size`, and makes sure that pages were there.
+fn with_swap_file(test: &str, size: &str, more: &[&str], case: &[&str]) {
+    let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
+    let swap = format!("{},size={size}", dir.path().join("swap").display());
+    let Some(done) = right(test, &[&["--swap", &swap], more].concat(), case) else { return };
+    let writes = done.number("device_writes") + done.number("written_back_pages");
+    assert!(writes > 500, "{writes} pages were in the swap file");
+}
+
+/// Runs a case, with more arguments for `run`, and makes sure that pages were really out. `None` where that cannot be.
+fn right(test: &str, more: &[&str], case: &[&str]) -> Option<Under> {
+    if !under::possible(test) {
+        return None;
     }
     let uzswap = Uzswap::of_this_tree();
     let program = programs::sibling("hazards");
-    let done = under::run(&uzswap, "64M", &[], &[program.to_str().expect("a name"), name]);
+    let command = [&[program.to_str().expect("a name")], case].concat();
+    let done = under::run(&uzswap, "64M", more, &command);
     assert!(done.output.status.success(), "{:?}", done.output);
     // What comes before is of parts that this machine cannot do.
     let text = done.text();
-    let Some(skipped) = text.strip_suffix(&format!("{name} right\n")) else { panic!("{text}") };
+    let Some(skipped) = text.strip_suffix(&format!("{} right\n", case[0])) else { panic!("{text}") };
     print!("{skipped}");
     assert!(skipped.lines().all(|line| line.starts_with("SKIP ")), "{text}");
     assert!(done.number("evicted_pages") > 2000, "{} pages were out", done.number("evicted_pages"));
     assert!(done.number("restored_pages") > 500, "{} pages came back", done.number("restored_pages"));
-    if ["runs", "blocks"].contains(&name) {
-        assert!(done.number("prefetched_pages") > 10_000, "{} with others", done.number("prefetched_pages"));
-    }
     assert_eq!(done.number("lost_pages"), 0);
     assert_eq!(
         std::fs::read_dir(uzswap.run_dir()).expect("the run directory").count(),
         0,
         "something was left"
     );
+    Some(done)
 }
 
 macro_rules! cases {
@@ -51,4 +68,31 @@ cases! {
     children_and_grandchildren "forks",
     many_short_children "bomb",
     a_child_that_outlives_its_parents_copy "daemon",
+}
+
+/// Slots that are used up, and pages that find no place while their memory is forked and moved.
+#[test]
+fn children_where_nothing_fits_any_more() {
+    let small = ["-o", "max_pool_bytes=4194304"];
+    with_swap_file("children_where_nothing_fits_any_more", "8M", &small, &["forks", "random"]);
+}
+
+#[test]
+fn moved_memory_in_a_swap_file() {
+    with_swap_file("moved_memory_in_a_swap_file", "512M", &[], &["moved", "random"]);
+}
+
+/// Blocks and runs of pages of which some are in the pool and some in the file.
+#[test]
+fn pages_that_come_together_from_two_places() {
+    for case in ["runs", "blocks"] {
+        let small = ["-o", "max_pool_bytes=4194304"];
+        with_swap_file("pages_that_come_together_from_two_places", "512M", &small, &[case]);
+    }
+}
+
+/// Without a swap file nothing has a place that does not compress: it goes back, and the program on above its cap.
+#[test]
+fn what_does_not_compress_and_moves() {
+    let _ = right("what_does_not_compress_and_moves", &[], &["churn", "random"]);
 }

@@ -1,6 +1,6 @@
 //! A program that does with its memory what makes paging hard, and checks every byte of it. It knows nothing of who pages it.
 //!
-//! `hazards NAME` ends with 0 and prints `NAME right`, or says what was wrong and aborts. Each case makes more memory than the
+//! `hazards NAME [random]`, with words that cannot be compressed where it says so, ends with 0 and prints `NAME right`, or says what was wrong and aborts. Each case makes more memory than the
 //! cap it is run under and goes over it again and again, so that what it is about is out when it happens.
 
 use std::collections::VecDeque;
@@ -100,11 +100,9 @@ impl Memory {
     }
 }
 
-/// Set to anything: nothing that is written can be compressed.
-const RANDOM: &str = "HAZARDS_RANDOM";
-
 fn value(page: usize, word: usize, version: u64) -> u64 {
-    static IS_RANDOM: LazyLock<bool> = LazyLock::new(|| std::env::var_os(RANDOM).is_some());
+    static IS_RANDOM: LazyLock<bool> =
+        LazyLock::new(|| std::env::args().nth(2).is_some_and(|word| word == "random"));
     if version == 0 {
         0
     } else if *IS_RANDOM {
@@ -833,7 +831,7 @@ fn main() {
         ("plain", plain),
     ];
     let Some((_, case)) = cases.iter().find(|(known, _)| *known == name) else {
-        eprintln!("usage: hazards {}", cases.map(|(name, _)| name).join("|"));
+        eprintln!("usage: hazards {} [random]", cases.map(|(name, _)| name).join("|"));
         std::process::exit(2);
     };
     case();
