@@ -564,3 +564,47 @@ fn a_running_program_can_be_looked_at_and_steered() {
     assert!(run.exit(LIMIT).expect("it ends").success());
     assert_eq!(left(&uzswap), 0);
 }
+
+/// What acts on all devices leaves programs alone.
+#[test]
+fn running_programs_are_listed_and_nothing_else_is_done_to_them() {
+    if !under::possible("running_programs_are_listed_and_nothing_else_is_done_to_them") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let listed = || {
+        let text = uzswap.done(&["status", "--json"], LIMIT).expect("the status of all");
+        let all: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let names = all
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|one| one["name"].as_str().expect("a name").to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert!(listed().is_empty());
+    let mut runs = [0, 1].map(|_| {
+        let mut command =
+            uzswap.command(&["run", "--memory", "64M", "--", "sh", "-c", "echo up; read word; echo $word"]);
+        let mut run = started(command.stdin(Stdio::piped()));
+        assert_eq!(line(&mut run), "up");
+        run
+    });
+    let mut names: Vec<_> = runs.iter().map(|run| format!("run-{}", run.id())).collect();
+    names.sort();
+    assert_eq!(listed(), names);
+    let text = uzswap.done(&["status"], LIMIT).expect("the status of all");
+    assert!(names.iter().all(|name| text.lines().any(|line| line == name)), "{text}");
+    uzswap.done(&["swapoff", "--all"], LIMIT).expect("there is no device");
+    assert!(uzswap.call(&["swapoff", "/dev/nothing"]).expect("it ends").status.code() == Some(1));
+    assert_eq!(listed(), names);
+    // What one that was killed leaves is no program that runs.
+    signal(own(&runs[0]), libc::SIGKILL);
+    runs[0].exit(LIMIT).expect("it dies");
+    assert_eq!(listed(), [format!("run-{}", runs[1].id())]);
+    runs[1].tell("on").expect("it reads");
+    assert_eq!(line(&mut runs[1]), "on");
+    assert!(runs[1].exit(LIMIT).expect("it ends").success());
+    assert!(listed().is_empty());
+    assert_eq!(uzswap.done(&["status"], LIMIT).expect("the status of all"), "no instance is running");
+}

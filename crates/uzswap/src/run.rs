@@ -41,6 +41,9 @@ const POOL_SHARE: u64 = 5;
 const ELSEWHERE: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 const AGENT_PREFIX: &str = "uzswap-agent-";
 
+/// Before the number of the supervisor's process it makes the name of an instance.
+const NAME_PREFIX: &str = "run-";
+
 /// Signals that are handed on to the program.
 const FORWARDED: [i32; 8] = [
     signals::SIGTERM,
@@ -260,7 +263,7 @@ struct Home {
 impl Home {
     fn make() -> Result<Home, Failure> {
         remove_what_the_dead_left();
-        let dir = steer::root().join(format!("run-{}", std::process::id()));
+        let dir = steer::root().join(format!("{NAME_PREFIX}{}", std::process::id()));
         let cannot = |path: &Path| {
             let shown = path.display().to_string();
             move |error: std::io::Error| Failure::job(shown, error)
@@ -306,6 +309,24 @@ impl Drop for Home {
     }
 }
 
+/// The names of all instances of `run` whose supervisor lives. [`swapdev::instances`] has none of them, and is not to: what
+/// it names is a device, to be turned off.
+pub fn instances() -> Vec<String> {
+    let runs = |dir: &Path| match Block::open(&dir.join("control")) {
+        Ok(block) => block.is_alive().unwrap_or(true),
+        // On its way up or down.
+        Err(control::BlockError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => false,
+        // Who opens it again is told why.
+        Err(_) => true,
+    };
+    let entries = fs::read_dir(steer::root()).into_iter().flatten().filter_map(Result::ok);
+    entries
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+        .filter(|(name, dir)| name.starts_with(NAME_PREFIX) && runs(dir))
+        .map(|(name, _)| name)
+        .collect()
+}
+
 /// Directories and agents of supervisors that were killed. Their programs ended with them. A supervisor in another container
 /// that shares the directory has no number here, but holds the lock on its control block.
 fn remove_what_the_dead_left() {
@@ -316,7 +337,8 @@ fn remove_what_the_dead_left() {
         let is_locked =
             || Block::open(&entry.path().join("control")).is_ok_and(|it| it.is_alive().unwrap_or(true));
         let name = entry.file_name();
-        if name.to_str().and_then(|name| name.strip_prefix("run-")).is_some_and(is_dead) && !is_locked() {
+        if name.to_str().and_then(|name| name.strip_prefix(NAME_PREFIX)).is_some_and(is_dead) && !is_locked()
+        {
             let _ = fs::remove_dir_all(entry.path());
         }
     }

@@ -12,7 +12,7 @@ use crate::steer::{block_path, check, root};
 pub fn run(name: Option<&str>, as_json: bool) -> Result<(), Failure> {
     let names = match name {
         Some(name) => vec![name.to_owned()],
-        None => swapdev::instances(&root()).map_err(Failure::told)?,
+        None => all()?,
     };
     let mut blocks = Vec::new();
     for it in names {
@@ -40,6 +40,16 @@ pub fn run(name: Option<&str>, as_json: bool) -> Result<(), Failure> {
         print!("{}", texts.join("\n"));
     }
     Ok(())
+}
+
+/// Swap devices, dead or alive, and programs that run.
+fn all() -> Result<Vec<String>, Failure> {
+    let mut names = swapdev::instances(&root()).map_err(Failure::told)?;
+    names.extend(crate::run::instances());
+    names.sort();
+    // A device may have a name like that.
+    names.dedup();
+    Ok(names)
 }
 
 /// `uzswap get`.
