@@ -47,12 +47,21 @@ fn what_cannot_be_run_is_refused_before_it_is_started() {
     // The head of an ELF file without a loader: nothing that anybody could run, and refused before anybody tries.
     let mut elf = vec![0u8; 128];
     elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[18] = 62;
     elf[32] = 64;
     elf[54] = 56;
-    fs::write(at("static"), &elf).expect("a file");
-    fs::set_permissions(at("static"), fs::Permissions::from_mode(0o755)).expect("its mode");
-    fs::write(at("script"), format!("#!{}\n", at("static"))).expect("a file");
-    fs::set_permissions(at("script"), fs::Permissions::from_mode(0o755)).expect("its mode");
+    let executable = |name: &str, content: &[u8]| {
+        fs::write(at(name), content).expect("a file");
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).expect("its mode");
+    };
+    executable("static", &elf);
+    executable("script", format!("#!{}\n", at("static")).as_bytes());
+    // Programs for aarch64, and for i386.
+    elf[18] = 183;
+    executable("foreign", &elf);
+    executable("foreign script", format!("#!{}\n", at("foreign")).as_bytes());
+    (elf[4], elf[18]) = (1, 3);
+    executable("narrow", &elf);
     let cases: &[(&[&str], i32, &str)] = &[
         (&["--", "no-such-program-here"], 127, "not found"),
         (&["--", "/no/such/program"], 127, "not found"),
@@ -60,6 +69,9 @@ fn what_cannot_be_run_is_refused_before_it_is_started() {
         (&["--", dir.path().to_str().expect("a name")], 126, "not executable"),
         (&["--", &at("static")], 1, "statically linked"),
         (&["--", &at("script")], 1, "statically linked"),
+        (&["--", &at("foreign")], 1, "another processor"),
+        (&["--", &at("foreign script")], 1, "another processor"),
+        (&["--", &at("narrow")], 1, "32-bit"),
         (&["--memory", "1M", "--", "true"], 2, "too few"),
         (&["--memory", "0", "--", "true"], 2, "too few"),
         (&["--memory", "-5M", "--", "true"], 2, "unexpected argument"),
@@ -86,6 +98,48 @@ fn what_cannot_be_run_is_refused_before_it_is_started() {
         assert!(done.stdout.is_empty());
         assert_eq!(left(&uzswap), 0, "{args:?} left something");
     }
+}
+
+/// The kernel has the loader of such a program ignore LD_PRELOAD, unless it is root's anyway.
+#[test]
+fn a_program_with_capabilities_is_for_root() {
+    const NAME: &str = "a_program_with_capabilities_is_for_root";
+    const NOBODY: u32 = 65534;
+    // A vfs_cap_data of revision 2, effective, with CAP_NET_BIND_SERVICE.
+    let mut capabilities = [0; 20];
+    (capabilities[0], capabilities[3], capabilities[5]) = (1, 2, 4);
+    if !under::possible(NAME) {
+        return;
+    }
+    // Where another user can get at it.
+    let place = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
+    let (own, program) = (place.path().join("uzswap"), place.path().join("program"));
+    fs::copy(programs::uzswap(), &own).expect("a copy");
+    fs::copy("/bin/true", &program).expect("a copy");
+    let uzswap = Uzswap::new(&own).expect("a run directory");
+    fs::set_permissions(uzswap.run_dir(), fs::Permissions::from_mode(0o777)).expect("its mode");
+    let args = ["run", "--", program.to_str().expect("a name")];
+    let by_nobody = || {
+        let done = tests::instance::ended(uzswap.command(&args).uid(NOBODY).gid(NOBODY), LIMIT);
+        let done = done.expect("it ends");
+        (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    assert!(!by_nobody().1.contains("capabilities"), "nobody may not page, and this program is not why");
+    let flags = rustix::fs::XattrFlags::empty();
+    if let Err(error) = rustix::fs::setxattr(&program, "security.capability", &capabilities, flags) {
+        tests::need::skip(NAME, &format!("files cannot have capabilities here: {error}"));
+        return;
+    }
+    for mode in [0o755, 0o711] {
+        fs::set_permissions(&program, fs::Permissions::from_mode(mode)).expect("its mode");
+        let (status, text) = by_nobody();
+        assert_eq!(status, Some(1), "{text}");
+        assert!(text.starts_with("uzswap: ") && text.contains("capabilities (setcap)"), "{text}");
+        assert_eq!((text.lines().count(), left(&uzswap)), (1, 0), "{text}");
+    }
+    let done = uzswap.call(&args).expect("it ends");
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
 }
 
 #[test]
