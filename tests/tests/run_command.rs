@@ -598,6 +598,20 @@ fn a_running_program_can_be_looked_at_and_steered() {
     assert_eq!(line(&mut run), "400000");
     let name = format!("run-{}", run.id());
     assert!(uzswap.number(&name, "stored_pages").expect("its status") > 1000);
+    // The pager's counters too, some twenty times a second.
+    let grown = || uzswap.number(&name, "faults").is_ok_and(|faults| faults > 0);
+    assert!(wait::until(LIMIT, grown), "no fault is seen: {:?}", uzswap.status(&name));
+    let status = uzswap.status(&name).expect("its status");
+    for counted in ["evicted_pages", "memories", "processes"] {
+        assert!(status[counted].as_u64() > Some(0), "{counted}: {status}");
+    }
+    for named in ["restored_pages", "prefetched_pages", "zero_faults"] {
+        assert!(status[named].is_u64(), "{named}: {status}");
+    }
+    assert!(status["lost_pages"] == 0 && status["accessed_bits"].is_string(), "{status}");
+    let text = uzswap.done(&["status", &name], LIMIT).expect("its status");
+    let paging = text.lines().find(|line| line.trim_start().starts_with("Paging ")).expect("a line");
+    assert!(paging.contains(" faults, ") && !paging.contains(" 0 faults"), "{paging}");
     let get = |param: &str| uzswap.done(&["get", &name, param], LIMIT).expect("its value");
     assert_eq!(get("compressor"), zcomp::lookup("auto").expect("there is always one").name());
     uzswap.done(&["set", &name, "compressor", "zstd"], LIMIT).expect("it can be changed");

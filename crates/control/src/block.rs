@@ -1,10 +1,11 @@
 //! The control block: a file of one layout, mapped by the server for writing and by others for reading.
 //!
 //! ```text
-//! magic and layout (8 + 8 bytes) | sequence | facts, 256 bytes of text each | counters
+//! magic and layout (8 + 8 bytes) | sequence | facts, 256 bytes of text each | counters | own counters, with their names
 //! ```
 //!
-//! Counters are the engine's own atomics, placed here. Facts are short texts (parameters, device, profile): a writer makes
+//! Counters are the engine's own atomics, placed here. What else an instance counts is its own affair: it writes numbers
+//! beside their names, so that this layout does not follow from who counts what. Facts are short texts (parameters, device, profile): a writer makes
 //! the sequence number odd, writes, and makes it even again; a reader that saw it change reads again. Whatever a reader
 //! finds in the file, it takes for data: a file of another layout is refused, and text is never trusted to be UTF-8.
 //!
@@ -28,7 +29,10 @@ use zswap::{Param, Stats, StatsBlock};
 const MAGIC: u64 = u64::from_le_bytes(*b"uzswap\x00\x01");
 const FACT_BYTES: usize = 256;
 /// Facts beside the parameters.
-const PLAIN_FACTS: usize = 5;
+const PLAIN_FACTS: usize = 6;
+/// Own counters, and the bytes of a name: more than the pager needs, which a test of the command holds it to.
+const OWN: usize = 32;
+const OWN_NAME_BYTES: usize = 24;
 
 /// A text in the block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +47,8 @@ pub enum Fact {
     Backing,
     /// Slots of the swap device, in pages.
     Pages,
+    /// Whether accessed bits are seen, where pages are chosen by them.
+    AccessedBits,
     /// A parameter as its file shows it; empty where the profile has none.
     Param(Param),
 }
@@ -55,6 +61,7 @@ impl Fact {
             Fact::Via => 2,
             Fact::Backing => 3,
             Fact::Pages => 4,
+            Fact::AccessedBits => 5,
             Fact::Param(param) => {
                 PLAIN_FACTS + Param::ALL.iter().position(|it| *it == param).unwrap_or(Param::ALL.len())
             }
@@ -72,6 +79,13 @@ struct Head {
     /// Bytes of the whole block: another build with other counters has another size.
     bytes: AtomicU64,
     sequence: AtomicU32,
+}
+
+/// A counter of the instance's own; without a name there is none.
+#[repr(C)]
+struct Own {
+    name: [AtomicU8; OWN_NAME_BYTES],
+    value: AtomicU64,
 }
 
 /// Why a block cannot be used.
@@ -120,8 +134,12 @@ impl Mapped {
         (Self::facts_at() + Fact::count() * FACT_BYTES).next_multiple_of(align_of::<Stats>())
     }
 
+    fn own_at() -> usize {
+        (Self::stats_at() + size_of::<Stats>()).next_multiple_of(align_of::<Own>())
+    }
+
     fn bytes() -> usize {
-        Self::stats_at() + size_of::<Stats>()
+        Self::own_at() + OWN * size_of::<Own>()
     }
 
     fn map(file: &File, protection: ProtFlags) -> io::Result<Mapped> {
@@ -149,6 +167,11 @@ impl Mapped {
     fn stats(&self) -> &Stats {
         // SAFETY: stats_at() is aligned for Stats and the mapping is long enough; any bytes are valid atomics.
         unsafe { self.base.add(Self::stats_at()).cast::<Stats>().as_ref() }
+    }
+
+    fn own(&self) -> &[Own; OWN] {
+        // SAFETY: own_at() is aligned for Own and the mapping ends behind OWN of them; any bytes are valid atomics.
+        unsafe { self.base.add(Self::own_at()).cast::<[Own; OWN]>().as_ref() }
     }
 }
 
@@ -243,6 +266,17 @@ impl Writer {
         }
         sequence.fetch_add(1, Ordering::AcqRel);
     }
+
+    /// Sets the instance's own counters: the same names in the same order each time, and for the first time before
+    /// anybody can find the block. A name is cut at 24 bytes, and there is room for 32.
+    pub fn set_own<'a>(&self, counters: impl IntoIterator<Item = (&'a str, u64)>) {
+        for (own, (name, value)) in self.mapped.own().iter().zip(counters) {
+            for (cell, byte) in own.name.iter().zip(name.bytes()) {
+                cell.store(byte, Ordering::Relaxed);
+            }
+            own.value.store(value, Ordering::Relaxed);
+        }
+    }
 }
 
 impl StatsBlock for Writer {
@@ -287,6 +321,17 @@ impl Block {
         self.mapped.stats()
     }
 
+    /// The instance's own counters by their names; a fraction of a second old.
+    pub fn own(&self) -> Vec<(String, u64)> {
+        let text = |own: &Own| {
+            let bytes = own.name.iter().map(|cell| cell.load(Ordering::Relaxed));
+            let bytes: Vec<_> = bytes.take_while(|byte| *byte != 0).collect();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let all = self.mapped.own().iter().map(|own| (text(own), own.value.load(Ordering::Relaxed)));
+        all.filter(|(name, _)| !name.is_empty()).collect()
+    }
+
     /// A fact; empty where the instance has none.
     pub fn fact(&self, fact: Fact) -> String {
         /// A writer is done in microseconds; one that died in the middle must not hold readers for ever.
@@ -328,6 +373,26 @@ mod tests {
         writer.set(&[(Fact::Device, &"x".repeat(1000))]);
         assert_eq!(block.fact(Fact::Device).len(), FACT_BYTES);
         assert_eq!(block.fact(Fact::Param(Param::Tree)), "radix", "a long text stays in its place");
+    }
+
+    #[test]
+    fn own_counters_have_the_names_they_were_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let writer = Writer::new(dir.path()).unwrap();
+        writer.publish(&path).unwrap();
+        let block = Block::open(&path).unwrap();
+        assert!(block.own().is_empty());
+        let long = "n".repeat(100);
+        writer.set_own([("faults", 1), (&*long, 2)]);
+        writer.set_own([("faults", 3), (&*long, 4)]);
+        let cut = "n".repeat(OWN_NAME_BYTES);
+        assert_eq!(block.own(), [("faults".to_owned(), 3), (cut, 4)]);
+        let many: Vec<_> = (0..100).map(|number| (number.to_string(), number)).collect();
+        writer.set_own(many.iter().map(|(name, number)| (name.as_str(), *number)));
+        assert_eq!(block.own().len(), OWN, "no more than there is room for");
+        writer.set(&[(Fact::Device, "/dev/loop7")]);
+        assert_eq!(block.fact(Fact::Device), "/dev/loop7");
     }
 
     #[test]

@@ -90,7 +90,12 @@ pub struct Config {
     pub socket: PathBuf,
     /// Told what the user should know, a line at a time.
     pub tell: Box<dyn Fn(&str) + Send + Sync>,
+    /// Given the counters, and [`Pager::accessed_bits`], some twenty times a second, for whoever looks on from outside.
+    pub publish: Publish,
 }
+
+/// Where figures go while programs run.
+pub type Publish = Box<dyn Fn(&Counters, &str) + Send + Sync>;
 
 /// Why a pager cannot run.
 #[derive(Debug)]
@@ -157,6 +162,7 @@ pub(crate) struct Shared {
     /// Anonymous bytes left after the last look for pages that nobody told us of.
     unmanageable: AtomicU64,
     tell: Box<dyn Fn(&str) + Send + Sync>,
+    publish: Publish,
     /// There is a swap file, and it has not failed.
     with_device: AtomicBool,
     pool_size: PoolSize,
@@ -178,6 +184,17 @@ impl Shared {
 
     fn tell(&self, what: &str) {
         (self.tell)(what);
+    }
+
+    fn accessed_bits(&self) -> String {
+        match self.accessed.get() {
+            None => "not needed so far".into(),
+            Some(Ok(_)) if self.too_large.load(Relaxed) => {
+                format!("not seen any more: above {} pages it takes too long", choose::MOST_RESIDENT)
+            }
+            Some(Ok(_)) => "seen".into(),
+            Some(Err(error)) => format!("not seen: {error}"),
+        }
     }
 
     /// Finds out whether accessed bits can be seen, which takes some 15 ms; nobody waits for it.
@@ -387,6 +404,7 @@ impl Pager {
             stopping: AtomicBool::new(false),
             unmanageable: AtomicU64::new(0),
             tell: config.tell,
+            publish: config.publish,
             with_device: AtomicBool::new(config.pool.is_some()),
             pool_size: PoolSize::new(config.pool.unwrap_or(0)),
             told_full: AtomicBool::new(false),
@@ -421,14 +439,7 @@ impl Pager {
 
     /// Whether the choice of what leaves rests on accessed bits too, or why not.
     pub fn accessed_bits(&self) -> String {
-        match self.shared.accessed.get() {
-            None => "not needed so far".into(),
-            Some(Ok(_)) if self.shared.too_large.load(Relaxed) => {
-                format!("not seen any more: above {} pages it takes too long", choose::MOST_RESIDENT)
-            }
-            Some(Ok(_)) => "seen".into(),
-            Some(Err(error)) => format!("not seen: {error}"),
-        }
+        self.shared.accessed_bits()
     }
 
     /// Bytes of tables and queues, beside the cache's own.

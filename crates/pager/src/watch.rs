@@ -39,6 +39,7 @@ impl Shared {
             if last_round.elapsed() > Duration::from_millis(50) {
                 last_round = Instant::now();
                 self.bury();
+                (self.publish)(&self.counters, &self.accessed_bits());
             }
             let room = self.budget.high().saturating_sub(self.budget.estimate());
             let pause = if room < self.budget.cap() / 4 { NEAR } else { FAR };

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use control::{Block, Fact, Request, Writer};
 use pager::{Config, Pager};
@@ -102,6 +102,8 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
         .swapon(pager::SWAP_TYPE, slots, device)
         .map_err(|error| Failure::job("--swap", format!("cannot make {slots} slots: {error:?}")))?;
     announce(&writer, &cache, profile.name, slots, swap.as_ref());
+    let show = figures_to(&writer);
+    show(&pager::Counters::default(), "");
     writer
         .publish(&instance.dir.join("control"))
         .map_err(|error| Failure::job(instance.dir.display(), error))?;
@@ -114,6 +116,7 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
         pool: swap.is_some().then_some(pool),
         socket: socket.clone(),
         tell: Box::new(|what| eprintln!("uzswap: run: {what}")),
+        publish: show,
     })
     .map_err(|error| Failure::job("run", error))?;
 
@@ -367,6 +370,22 @@ fn announce(writer: &Writer, cache: &Zswap, profile: &str, slots: u32, swap: Opt
     serve::show_params(writer, cache);
 }
 
+/// Shows the pager's figures in the control block.
+fn figures_to(writer: &Arc<Writer>) -> pager::Publish {
+    let writer = writer.clone();
+    // A fact has readers look again, so it is written when it is another.
+    let shown = Mutex::new(String::new());
+    Box::new(move |counters, accessed_bits| {
+        writer.set_own(counters.all());
+        // A panic under this lock is impossible, so poison means nothing.
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if *shown != accessed_bits {
+            accessed_bits.clone_into(&mut shown);
+            writer.set(&[(Fact::AccessedBits, accessed_bits)]);
+        }
+    })
+}
+
 /// Answers `uzswap set` for as long as the program runs.
 fn answer(instance: &Home, cache: &Arc<Zswap>, writer: &Arc<Writer>) -> Result<(), Failure> {
     let path = instance.dir.join("socket");
@@ -425,4 +444,24 @@ fn figures(cache: &Zswap, pager: &Pager, peaks: pager::Peaks, cap: u64) -> Value
         object.insert(name.into(), value.into());
     }
     Value::Object(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_the_pager_counts_has_room_in_the_control_block() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let writer = Arc::new(Writer::new(dir.path()).unwrap());
+        writer.publish(&path).unwrap();
+        let counters = pager::Counters::default();
+        figures_to(&writer)(&counters, "seen");
+        let block = Block::open(&path).unwrap();
+        let counted: Vec<_> =
+            counters.all().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        assert_eq!(block.own(), counted);
+        assert_eq!(block.fact(Fact::AccessedBits), "seen");
+    }
 }

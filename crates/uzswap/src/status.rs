@@ -147,6 +147,13 @@ fn in_json(name: &str, block: &Block) -> Value {
     for counter in Counter::ALL {
         object.insert(counter.name().into(), block.stats().get(*counter).into());
     }
+    for (name, value) in block.own() {
+        object.insert(name, value.into());
+    }
+    let accessed_bits = block.fact(Fact::AccessedBits);
+    if !accessed_bits.is_empty() {
+        object.insert("accessed_bits".into(), accessed_bits.into());
+    }
     for (name, value) in parameters(block) {
         object.insert(name.into(), value.into());
     }
@@ -238,10 +245,23 @@ fn in_text(name: &str, block: &Block) -> String {
         ),
     ];
     let mut text = format!("{name}\n");
-    for (label, line) in facts {
+    for (label, line) in facts.into_iter().chain(paging(block).map(|line| ("Paging", line))) {
         text.push_str(&format!("  {label:<8} {line}\n"));
     }
     text
+}
+
+/// What became of a program's pages; none of a device, which sees pages come and go and no faults.
+fn paging(block: &Block) -> Option<String> {
+    let own = block.own();
+    let get = |name| own.iter().find(|(it, _)| it == name).map(|(_, value)| *value);
+    Some(format!(
+        "{} faults, {} pages out, {} back, {} prefetched",
+        get("faults")?,
+        get("evicted_pages")?,
+        get("restored_pages")?,
+        get("prefetched_pages")?
+    ))
 }
 
 /// Every reason that was ever given, with how often.
