@@ -192,6 +192,8 @@ fn accessed_bits_are_seen_or_it_says_why() {
 
     let far = under::run(&uzswap, "4G", &[], &["true"]);
     assert_eq!(far.stats["accessed_bits"], "not needed so far");
+    // What `status` calls memory_bytes is taken, not allowed.
+    assert!(far.number("cap_bytes") == 4 << 30 && far.stats.get("memory_bytes").is_none(), "{}", far.stats);
 }
 
 /// A filter such as containers have, that knows no userfaultfd.

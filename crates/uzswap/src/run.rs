@@ -436,7 +436,7 @@ fn figures(cache: &Zswap, pager: &Pager, peaks: pager::Peaks, cap: u64) -> Value
     let metadata = cache.stats().get(Counter::MetadataBytes) + pager.metadata_bytes();
     for (name, value) in [
         ("metadata_bytes", metadata),
-        ("memory_bytes", cap),
+        ("cap_bytes", cap),
         ("peak_resident_bytes", peaks.resident),
         ("peak_pool_bytes", peaks.pool),
         ("peak_total_bytes", peaks.total),
