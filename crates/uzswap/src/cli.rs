@@ -95,9 +95,9 @@ pub struct Run {
     /// [default: the memory limit of the control group, else half of RAM]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
-    /// Where the oldest compressed pages go: a new file, sparse, readable by its owner only and removed at the end, or a block
-    /// device, which is overwritten. Pages are written as they are, not encrypted [default size: 4 times --memory, or all of
-    /// the device]
+    /// Where the oldest compressed pages go: a new file, sparse, readable by its owner only, that loses its name as soon as it
+    /// is open, so that its space is free again however uzswap ends; or a block device, which is overwritten. Pages are
+    /// written as they are, not encrypted [default size: 4 times --memory, or all of the device]
     #[arg(long, value_name = "FILE[,size=SIZE]")]
     pub swap: Option<String>,
     /// A parameter, as for swapon: profile=NAME or one of the cache's, e.g. compressor=zstd
