@@ -20,14 +20,21 @@ use crate::table::{State, page_of};
 /// word afterwards; all it does in between is to take a lock.
 pub(crate) const REMOVAL: Duration = Duration::from_secs(10);
 
-/// Between two looks, near the cap and far from it.
+/// Between two looks, at least and at most.
 const NEAR: Duration = Duration::from_millis(1);
 const FAR: Duration = Duration::from_millis(20);
+/// Bytes by which programs may grow in a millisecond: two threads that do nothing but touch new memory.
+const GROWTH: u64 = 4 << 20;
 
 /// Mappings smaller than this are left alone at first: each registered one is a mapping of its own for the kernel.
 const SMALL: u64 = 16 * PAGE_SIZE as u64;
 /// Bytes looked through in one hold of a memory's lock.
 const LOOK: u64 = 64 << 20;
+
+/// Until the next look, where there is so much room in bytes before it matters.
+fn pause(room: u64) -> Duration {
+    Duration::from_millis(room / GROWTH).clamp(NEAR, FAR)
+}
 
 impl Shared {
     /// The watcher's thread.
@@ -41,10 +48,9 @@ impl Shared {
                 self.bury();
                 (self.publish)(&self.counters, &self.accessed_bits());
             }
-            let room = self.budget.high().saturating_sub(self.budget.estimate());
-            let pause = if room < self.budget.cap() / 4 { NEAR } else { FAR };
+            let room = self.budget.near().saturating_sub(self.budget.estimate());
             // The end unparks it.
-            std::thread::park_timeout(pause);
+            std::thread::park_timeout(pause(room));
         }
     }
 
@@ -298,5 +304,20 @@ impl Shared {
         }
         inner.add_region(start, end);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_cannot_grow_past_the_room_between_two_looks() {
+        for shift in 0..40 {
+            let room = (1 << shift) - 1;
+            let grown = GROWTH * u64::try_from(pause(room).as_millis()).unwrap();
+            assert!(grown <= room.max(GROWTH), "{grown} bytes into {room}");
+        }
+        assert_eq!(pause(1 << 40), FAR);
     }
 }
