@@ -96,3 +96,12 @@ fn pages_that_come_together_from_two_places() {
 fn what_does_not_compress_and_moves() {
     let _ = right("what_does_not_compress_and_moves", &[], &["churn", "random"]);
 }
+
+/// The pager forgets what it knew of pages that are no more.
+#[test]
+fn memory_given_up_and_taken_again_for_long() {
+    let Some(done) = right("memory_given_up_and_taken_again_for_long", &[], &["again"]) else { return };
+    // Eight bytes for each of 600 000 pages that were, with what else there is.
+    let metadata = done.number("metadata_bytes");
+    assert!(metadata < 2 << 20, "{metadata} bytes of metadata for a program that has nothing any more");
+}

@@ -4,7 +4,7 @@
 //! no fault of it be served meanwhile. So it is never done for more than a thirtieth of the time, and where programs are so large
 //! that it would take too long at once, their accessed bits are not looked at any more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -145,5 +145,39 @@ impl Chooser {
         self.clear_after = Some(Instant::now() + begun.elapsed() * PAUSE);
         self.shared.books.lock().policy.cleared(&unused);
         self.shared.counters.accessed_clears.add(1);
+    }
+}
+
+/// Candidates beyond twice those that there can be, from which on it is looked for those that are none any more.
+const MOST_STALE: usize = 1 << 14;
+/// Looked at in one hold of a memory's lock.
+const AT_ONCE: usize = 1 << 12;
+
+impl Shared {
+    /// Has the policy forget candidates that are none any more, when they are more than the others. A program that gives its memory
+    /// up and takes it again, and never reaches its cap, makes nothing but such.
+    pub(crate) fn sweep_candidates(&self) {
+        let resident = || {
+            let memories = self.books.lock().memories();
+            memories.iter().map(|memory| memory.inner.lock().resident).sum::<usize>()
+        };
+        let queued = self.books.lock().policy.len();
+        if queued <= MOST_STALE || queued - MOST_STALE <= 2 * resident() {
+            return;
+        }
+        let mut stale = HashSet::new();
+        let candidates = self.books.lock().policy.candidates();
+        for of_one in candidates.chunk_by(|one, other| one.candidate().memory == other.candidate().memory) {
+            let memory = of_one.first().and_then(|it| self.books.lock().memory(it.candidate().memory));
+            for some in of_one.chunks(AT_ONCE) {
+                let inner = memory.as_ref().map(|memory| memory.inner.lock());
+                let is_there = |it: Candidate| {
+                    inner.as_ref().is_some_and(|inner| inner.table.get(it.page) == State::Resident(it.stamp))
+                };
+                stale.extend(some.iter().filter(|it| !is_there(it.candidate())));
+            }
+        }
+        drop(candidates);
+        self.books.lock().policy.forget(&stale);
     }
 }

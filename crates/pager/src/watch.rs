@@ -46,6 +46,7 @@ impl Shared {
             if last_round.elapsed() > Duration::from_millis(50) {
                 last_round = Instant::now();
                 self.bury();
+                self.sweep_candidates();
                 (self.publish)(&self.counters, &self.accessed_bits());
             }
             let room = self.budget.near().saturating_sub(self.budget.estimate());

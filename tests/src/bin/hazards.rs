@@ -794,6 +794,31 @@ fn fixed() {
     target.check_all(19);
 }
 
+/// Memory that is given up and taken again, far below the cap, after it was above it once.
+fn again() {
+    const ROUNDS: u64 = 60;
+    let memory = Memory::new(96);
+    memory.fill_all(1);
+    memory.check_all(1);
+    let give_up = |pages: usize| {
+        // SAFETY: its content is needed no more.
+        ok(unsafe { libc::madvise(memory.address(0), pages * PAGE, libc::MADV_DONTNEED) }, "give up");
+    };
+    give_up(memory.pages);
+    for round in 0..ROUNDS {
+        let pages = memory.pages * 2 / 5;
+        // SAFETY: within the page.
+        (0..pages).for_each(|page| unsafe { memory.page(page).write_volatile(round + 1) });
+        for page in 0..pages {
+            // SAFETY: within the page.
+            let seen =
+                unsafe { [memory.page(page).read_volatile(), memory.page(page).add(1).read_volatile()] };
+            assert_eq!(seen, [round + 1, 0], "what was written, and what was given up");
+        }
+        give_up(pages);
+    }
+}
+
 /// Ends by a signal, with most of its memory out.
 fn crash() {
     let ballast = Ballast::new();
@@ -809,13 +834,14 @@ fn plain() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 19] = [
+    let cases: [(&str, fn()); 20] = [
         ("churn", churn),
         ("runs", runs),
         ("blocks", blocks),
         ("calls", calls),
         ("direct", direct),
         ("fixed", fixed),
+        ("again", again),
         ("crash", crash),
         ("given-up", given_up),
         ("moved", moved),

@@ -17,12 +17,13 @@
 //! wanted back very soon, and what is protected stays.
 //!
 //! What it trades: a sixteenth of the pages is kept the way that is the worse one. Entries are removed lazily: the queues hold stamps,
-//! and an entry whose stamp is not the page's any more is skipped by its user.
+//! and an entry whose stamp is not the page's any more is skipped by its user, who has all such forgotten ([`Policy::forget`]) when
+//! they are too many.
 
 mod duel;
 mod queues;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use duel::{Duel, Group, SHARES};
 use queues::Queues;
@@ -81,6 +82,17 @@ impl Candidate {
             page: packed >> STAMP_BITS & low(PAGE_BITS),
             stamp: (packed & low(STAMP_BITS)) as u32,
         }
+    }
+}
+
+/// A candidate in a third of the space.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Packed(u64);
+
+impl Packed {
+    /// Which it is.
+    pub fn candidate(self) -> Candidate {
+        Candidate::unpack(self.0)
     }
 }
 
@@ -274,6 +286,22 @@ impl Policy {
         self.queues_of(candidate).protect(candidate);
     }
 
+    /// All candidates, for a look at which are none any more: those of one memory side by side.
+    pub fn candidates(&self) -> Vec<Packed> {
+        let queued = self.groups.iter().flat_map(Queues::iter);
+        let mut all: Vec<_> = queued.chain(&self.refused).copied().map(Packed).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// These are none any more.
+    pub fn forget(&mut self, stale: &HashSet<Packed>) {
+        let keep = |packed| !stale.contains(&Packed(packed));
+        self.groups.iter_mut().for_each(|queues| queues.retain(keep));
+        self.refused.retain(|&packed| keep(packed));
+        self.refused.shrink_to_fit();
+    }
+
     /// Candidates but those that were refused.
     fn queued(&self) -> usize {
         let taken = self.sight.map_or(0, |sight| sight.taken);
@@ -313,6 +341,43 @@ mod tests {
             assert_eq!(victim(&mut policy), Some(Candidate { memory, page, stamp }));
         }
         assert_eq!(victim(&mut policy), None);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_gone_and_all_else_as_it_was() {
+        let all = |mut policy: Policy| std::iter::from_fn(move || policy.victim()).collect::<Vec<_>>();
+        let filled = || {
+            let mut policy = Policy::default();
+            for page in 0..3000 {
+                policy.admit(0, page, (page % 3 == 0).then_some(7));
+            }
+            policy.see();
+            policy.cleared(&[]);
+            for page in 3000..4000 {
+                policy.admit(1, page, None);
+            }
+            policy.refuse(2, 5000);
+            policy
+        };
+        for one_in in [1, 2, 7] {
+            let mut policy = filled();
+            let (stale, left): (Vec<_>, Vec<_>) =
+                policy.candidates().into_iter().partition(|it| it.candidate().page.is_multiple_of(one_in));
+            let stale = HashSet::from_iter(stale);
+            let bytes = policy.bytes();
+            policy.forget(&stale);
+            assert_eq!(policy.len(), left.len());
+            assert!(policy.bytes() * 2 <= bytes || one_in > 1, "{} of {bytes} bytes", policy.bytes());
+            let mut expected = all(filled());
+            expected.retain(|victim| !stale.contains(&Packed(victim.candidate.pack())));
+            let known = |victims: &[Victim]| {
+                let mut known: Vec<_> =
+                    victims.iter().map(|it| (it.candidate.memory, it.candidate.page, it.is_known)).collect();
+                known.sort_unstable();
+                known
+            };
+            assert_eq!(known(&all(policy)), known(&expected));
+        }
     }
 
     #[test]

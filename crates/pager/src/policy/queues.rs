@@ -35,6 +35,27 @@ impl Queues {
         self.fresh += 1;
     }
 
+    /// All, for a look.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &u64> {
+        self.probation.iter().chain(&self.protected)
+    }
+
+    /// Forgets those that are not to be kept, and the memory for them.
+    pub(super) fn retain(&mut self, keep: impl Fn(u64) -> bool) {
+        let known = self.protected.len().saturating_sub(self.fresh);
+        let (mut at, mut known_left) = (0, 0);
+        self.protected.retain(|&packed| {
+            at += 1;
+            let is_kept = keep(packed);
+            known_left += usize::from(is_kept && at <= known);
+            is_kept
+        });
+        self.fresh = self.protected.len() - known_left;
+        self.protected.shrink_to_fit();
+        self.probation.retain(|&packed| keep(packed));
+        self.probation.shrink_to_fit();
+    }
+
     /// Those that came since bits were cleared, as far as they are told apart.
     pub(super) fn fresh(&self) -> usize {
         self.probation.len() + self.fresh
