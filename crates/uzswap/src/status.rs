@@ -8,6 +8,9 @@ use crate::failure::Failure;
 use crate::size::show;
 use crate::steer::{block_path, check, root};
 
+/// A limit of so many times the RAM is none.
+const NO_LIMIT: u64 = 1024;
+
 /// `uzswap status`.
 pub fn run(name: Option<&str>, as_json: bool) -> Result<(), Failure> {
     let names = match name {
@@ -176,16 +179,18 @@ fn in_text(name: &str, block: &Block) -> String {
         none if none.is_empty() => "no backing".to_owned(),
         path => format!("backing {path}"),
     };
+    let device = match block.fact(Fact::Device) {
+        none if none.is_empty() => "none, a program's own memory".to_owned(),
+        device => format!("{device}, {} of slots", show(size)),
+    };
+    // A program's pool has none but the cap on everything.
+    let of_limit = if limit >= ram.saturating_mul(NO_LIMIT) {
+        String::new()
+    } else {
+        format!(", {:.0} % of the limit of {}", percent(summary.memory, limit), show(limit))
+    };
     let facts = [
-        (
-            "Device",
-            format!(
-                "{}, {} of slots, by {}, {backing}",
-                block.fact(Fact::Device),
-                show(size),
-                block.fact(Fact::Via)
-            ),
-        ),
+        ("Device", format!("{device}, by {}, {backing}", block.fact(Fact::Via))),
         (
             "Stored",
             format!(
@@ -199,13 +204,11 @@ fn in_text(name: &str, block: &Block) -> String {
         (
             "Memory",
             format!(
-                "{}: pool {} + metadata {}; {:.1} % of RAM, {:.0} % of the limit of {}",
+                "{}: pool {} + metadata {}; {:.1} % of RAM{of_limit}",
                 show(summary.memory),
                 show(get(Counter::PoolTotalSize)),
                 show(get(Counter::MetadataBytes)),
-                percent(summary.memory, ram),
-                percent(summary.memory, limit),
-                show(limit)
+                percent(summary.memory, ram)
             ),
         ),
         (
