@@ -230,14 +230,13 @@ impl Shared {
         }
     }
 
-    /// Puts a page that found no place into the cache all the same, whatever limits there are. Whether there was memory for it.
-    pub(crate) fn keep(&self, batch: &Batch, at: usize) -> bool {
-        let (Some(slot), Some(content)) = (batch.meant(at), batch.content(at)) else { return false };
-        let is_kept = self.cache.keep(self.entry(slot), content).is_ok();
-        if is_kept {
-            batch.has_stored(at);
-        }
-        is_kept
+    /// Puts a page that found no place into the cache all the same, whatever limits there are. Its slot; `None`: there is no memory
+    /// for it.
+    pub(crate) fn keep(&self, batch: &Batch, at: usize) -> Option<u32> {
+        let (slot, content) = (batch.meant(at)?, batch.content(at)?);
+        self.cache.keep(self.entry(slot), content).ok()?;
+        batch.has_stored(at);
+        Some(slot)
     }
 
     /// Every page of a batch is noted where it is: slots without a page are free.

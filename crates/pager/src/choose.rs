@@ -166,7 +166,9 @@ impl Shared {
             return;
         }
         let mut stale = HashSet::new();
-        let candidates = self.books.lock().policy.candidates();
+        let mut candidates = self.books.lock().policy.candidates();
+        // Not under the lock: faults wait for that.
+        candidates.sort_unstable();
         for of_one in candidates.chunk_by(|one, other| one.candidate().memory == other.candidate().memory) {
             let memory = of_one.first().and_then(|it| self.books.lock().memory(it.candidate().memory));
             for some in of_one.chunks(AT_ONCE) {

@@ -152,7 +152,9 @@ impl Evictor {
         // Queues can be full of candidates that are none any more; as many batches of those as there can be are passed over.
         let rounds = self.shared.books.lock().policy.len() / BATCH + 2;
         for _ in 0..rounds {
-            if self.shared.books.lock().slots.is_full() {
+            // For a few pages nobody looks through the queues, and where each page that comes back makes place for one there are
+            // always a few.
+            if self.shared.books.lock().slots.free_count() * LEAST_SHARE < BATCH {
                 return 0;
             }
             let Some((memory, candidates)) = self.chooser.choose() else { return 0 };
@@ -215,10 +217,6 @@ impl Evictor {
         }
         // What has a slot can be kept whatever happens; what is out and can neither be kept nor go back would be lost.
         let reserved = shared.reserve(moving.len());
-        if reserved.len() * LEAST_SHARE < moving.len() {
-            self.put_back(candidates);
-            return 0;
-        }
         let left: HashSet<Page> = moving.drain(reserved.len()..).map(|moving| moving.page).collect();
         if !left.is_empty() {
             let left: Vec<_> =
@@ -283,6 +281,7 @@ impl Evictor {
         }
         shared.budget.sub((moved * PAGE_SIZE) as u64);
         shared.store(&batch);
+        let gained = (0..moving.len()).filter(|&at| batch.slot(at).is_some()).count();
         let mut inner = memory.inner.lock();
         while !self.note(memory, &mut inner, &mut moving, &batch) {
             // An event keeps pages from going back, and whoever reads it needs the lock.
@@ -292,7 +291,6 @@ impl Evictor {
         memory.settled.notify_all();
         drop(inner);
         shared.end_batch(&batch);
-        let gained = (0..moving.len()).filter(|&at| batch.slot(at).is_some()).count();
         self.buffers.extend(Arc::into_inner(batch).into_iter().flat_map(Batch::into_parts));
         shared.measure();
         self.unshare(memory, hands, &moving);
@@ -408,16 +406,6 @@ impl Evictor {
             }
             let is_out = inner.table.get(moving.page) == State::Busy(at);
             let at = at as usize;
-            // A child that was forked meanwhile is to have it too, or it is somewhere else by now: it must be where whoever reads
-            // the event finds it.
-            if is_out && batch.slot(at).is_none() && inner.events_wait && !shared.keep(batch, at) {
-                shared.tell("there is no memory to keep a page in; ending its program");
-                shared.kill(memory);
-                // It stays busy, for all who look.
-                inner.draining = true;
-                moving.noted = true;
-                continue;
-            }
             match batch.slot(at) {
                 Some(slot) if is_out => {
                     inner.table.set(moving.page, State::Slot(slot));
@@ -426,23 +414,42 @@ impl Evictor {
                 Some(slot) => shared.release(slot),
                 None if is_out => {
                     let content = batch.content(at).map(std::slice::from_ref).unwrap_or_default();
-                    match memory.uffd.copy(address_of(moving.page), content) {
-                        Put::Again(_) | Put::NoMemory => {
-                            is_done = false;
-                            continue;
-                        }
+                    let put = if inner.events_wait {
+                        // A child that was forked is to have it too, or it is somewhere else by now.
+                        Put::Again(0)
+                    } else {
+                        memory.uffd.copy(address_of(moving.page), content)
+                    };
+                    match put {
+                        // Whoever reads the event finds it there.
+                        Put::Again(_) | Put::NoMemory => match shared.keep(batch, at) {
+                            Some(slot) => {
+                                inner.table.set(moving.page, State::Slot(slot));
+                            }
+                            None if inner.events_wait => {
+                                shared.tell("there is no memory to keep a page in; ending its program");
+                                shared.kill(memory);
+                                // It stays busy, for all who look.
+                                inner.draining = true;
+                            }
+                            None => {
+                                is_done = false;
+                                continue;
+                            }
+                        },
                         Put::Gone => {
                             memory.uffd.wake(address_of(moving.page), 1);
                             inner.table.set(moving.page, State::Unknown);
-                            moving.noted = true;
-                            continue;
                         }
-                        Put::Exists(_) => memory.uffd.wake(address_of(moving.page), 1),
-                        Put::Done | Put::Dead => {}
+                        Put::Exists(_) | Put::Done | Put::Dead => {
+                            if matches!(put, Put::Exists(_)) {
+                                memory.uffd.wake(address_of(moving.page), 1);
+                            }
+                            let stamp = shared.books.lock().policy.refuse(memory.number, moving.page);
+                            inner.table.set(moving.page, State::Resident(stamp));
+                            inner.resident += 1;
+                        }
                     }
-                    let stamp = shared.books.lock().policy.refuse(memory.number, moving.page);
-                    inner.table.set(moving.page, State::Resident(stamp));
-                    inner.resident += 1;
                 }
                 None => {}
             }

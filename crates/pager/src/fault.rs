@@ -499,7 +499,12 @@ impl Server {
         });
         drop(books);
         let child = Uffd::from(child);
-        if lost.iter().any(|&page| child.poison(address_of(page)).is_err()) {
+        let is_poisoned = |&page: &Page| match child.poison(address_of(page)) {
+            Ok(()) => true,
+            // Nothing is missing there.
+            Err(error) => matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOENT | libc::ESRCH)),
+        };
+        if !lost.iter().all(is_poisoned) {
             // With the descriptor open and nobody there, who touches a page waits, and reads no zeros.
             std::mem::forget(child);
             return self.shared.tell("pages of a forked process are lost; it stands still");
@@ -522,20 +527,24 @@ impl Shared {
         self.release_all(&slots);
     }
 
-    /// A page that is lost: its user is told by the kernel. `false`: it cannot be now, because an event is unread.
+    /// A page that is lost: its user is told by the kernel. `false`: it cannot be now, because an event is unread or there is no memory.
     pub(crate) fn lose(&self, memory: &Memory, inner: &mut Inner, page: Page) -> bool {
-        if let Err(error) = memory.uffd.poison(address_of(page)) {
-            if error.raw_os_error() == Some(libc::EAGAIN) {
-                return false;
-            }
-            // Nothing else would keep it from reading zeros.
-            self.kill(memory);
+        let poisoned = memory.uffd.poison(address_of(page));
+        let why = poisoned.map_err(|error| error.raw_os_error().unwrap_or(0));
+        // Something newer is there, or nobody is left who could ask for it.
+        let is_moot = matches!(why, Err(libc::EEXIST | libc::ENOENT | libc::ESRCH));
+        if why.is_err() && !is_moot {
+            return false;
         }
         if let State::Slot(slot) = inner.table.set(page, State::Unknown) {
             self.release(slot);
         }
-        self.counters.lost_pages.add(1);
-        self.tell("a page could not be read back from the cache or its swap file; the program gets SIGBUS");
+        if !is_moot {
+            self.counters.lost_pages.add(1);
+            self.tell(
+                "a page could not be read back from the cache or its swap file; the program gets SIGBUS",
+            );
+        }
         memory.uffd.wake(address_of(page), 1);
         true
     }

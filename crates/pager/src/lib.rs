@@ -292,6 +292,11 @@ impl Shared {
         while inner.batch.is_some() {
             memory.settled.wait(&mut inner);
         }
+        // An event that waited for the batch is still to be applied, though the kernel takes it for done: a child is to have the
+        // slots that its parent had, and what was moved is elsewhere. No other waits from now on.
+        while inner.events_wait {
+            MutexGuard::unlocked(&mut inner, || std::thread::sleep(Duration::from_micros(20)));
+        }
         let mut last_came = Instant::now();
         loop {
             let mut out = Vec::new();
@@ -300,7 +305,7 @@ impl Shared {
                     out.push(page);
                 }
             });
-            let is_settled = !inner.events_wait && memory.uffd.is_registered(memory.probe).is_some();
+            let is_settled = memory.uffd.is_registered(memory.probe).is_some();
             if out.is_empty() && is_settled || memory.uffd.is_dead(memory.probe) {
                 return Some(inner);
             }

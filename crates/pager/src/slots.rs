@@ -102,9 +102,9 @@ impl Slots {
         Some(slot)
     }
 
-    /// Whether none is free.
-    pub fn is_full(&self) -> bool {
-        self.in_use >= self.limit
+    /// How many are free, those included that were never used.
+    pub fn free_count(&self) -> usize {
+        self.limit.saturating_sub(self.in_use)
     }
 
     /// One more process has this slot.

@@ -90,7 +90,7 @@ pub enum Put {
     Gone,
     /// The process has ended or has another program's memory now.
     Dead,
-    /// The kernel has no memory for a page.
+    /// The kernel has no memory for a page; it may have later.
     NoMemory,
 }
 
@@ -215,12 +215,13 @@ impl Uffd {
     /// Whoever touches this page gets SIGBUS, as for memory that the hardware lost (kernel 6.6).
     ///
     /// # Errors
-    /// As [`Uffd::register`], and EEXIST where something is present.
+    /// EAGAIN: an event is unread; EEXIST: something is present; ENOENT: nothing is mapped or registered there, for certain as with
+    /// [`Uffd::copy`]; ESRCH: the process ended; ENOMEM.
     pub fn poison(&self, page: u64) -> io::Result<()> {
         const UFFDIO_POISON: u32 =
             3 << 30 | (size_of::<uffdio_poison>() as u32) << 16 | nr::UFFDIO << 8 | nr::_UFFDIO_POISON;
-        let range = uffdio_range { start: page, len: PAGE_SIZE as u64 };
-        self.ioctl(UFFDIO_POISON, &mut uffdio_poison { range, mode: 0, updated: 0 })
+        let range = || uffdio_range { start: page, len: PAGE_SIZE as u64 };
+        self.ioctl_again(UFFDIO_POISON, || uffdio_poison { range: range(), mode: 0, updated: 0 }).0
     }
 
     /// Takes the messages that are there, in their order, and none if there are none.
@@ -318,8 +319,9 @@ fn put(result: io::Result<()>, done: i64) -> Put {
         libc::EEXIST => Put::Exists(pages),
         libc::EAGAIN => Put::Again(pages),
         libc::ESRCH | libc::ENOSPC => Put::Dead,
-        libc::ENOMEM => Put::NoMemory,
-        _ => Put::Gone,
+        libc::ENOENT => Put::Gone,
+        // Whatever it is: nothing was done, and nothing is taken for gone.
+        _ => Put::NoMemory,
     }
 }
 

@@ -126,7 +126,20 @@ fn run(profile: &'static Profile, params: &[(&str, &str)], compressors: &[&str],
                     }
                 }
             }
-            30..50 => {
+            // Whatever limit there is, as long as there is memory.
+            30..33 => {
+                let version = seed << 32 | step;
+                match cache.keep(at(offset), &page(version)) {
+                    Ok(()) => {
+                        model.insert(offset, version);
+                    }
+                    Err(error) => {
+                        assert!(refusing.load(SeqCst), "{label}: {error:?}, and there was memory");
+                        model.remove(&offset);
+                    }
+                }
+            }
+            33..50 => {
                 let version = seed << 32 | step;
                 match cache.swap_out(at(offset), &page(version)) {
                     Ok(_) => {
@@ -140,8 +153,10 @@ fn run(profile: &'static Profile, params: &[(&str, &str)], compressors: &[&str],
                 }
             }
             50..55 => {
+                // Now and then more than one run.
+                let most = if random.below(4) == 0 { 200 } else { 8 };
                 let versions: Vec<u64> =
-                    (0..1 + random.below(8)).map(|at| seed << 32 | step << 8 | at).collect();
+                    (0..1 + random.below(most)).map(|at| seed << 32 | step << 8 | at).collect();
                 let pages: Vec<_> = versions.iter().map(|&version| page(version)).collect();
                 let slots = offset..offset + pages.len() as u32;
                 model.retain(|slot, _| !slots.contains(slot));

@@ -85,7 +85,7 @@ impl Candidate {
     }
 }
 
-/// A candidate in a third of the space.
+/// A candidate in a third of the space. Those of one memory are next to each other in order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Packed(u64);
 
@@ -286,12 +286,10 @@ impl Policy {
         self.queues_of(candidate).protect(candidate);
     }
 
-    /// All candidates, for a look at which are none any more: those of one memory side by side.
+    /// All candidates, for a look at which are none any more.
     pub fn candidates(&self) -> Vec<Packed> {
         let queued = self.groups.iter().flat_map(Queues::iter);
-        let mut all: Vec<_> = queued.chain(&self.refused).copied().map(Packed).collect();
-        all.sort_unstable();
-        all
+        queued.chain(&self.refused).copied().map(Packed).collect()
     }
 
     /// These are none any more.
@@ -569,6 +567,64 @@ mod tests {
             }
         }
         clears
+    }
+
+    /// Nothing is lost when bits cannot be seen any more in the middle of everything, and nothing is taken for known then.
+    #[test]
+    fn what_was_seen_goes_on_blind() {
+        let mut policy = Policy::default();
+        let mut there = std::collections::BTreeSet::new();
+        policy.see();
+        for page in 0..20_000u64 {
+            policy.admit(0, page, (page % 5 == 0).then_some(20));
+            there.insert(page);
+            if policy.len() > 3000 {
+                let Victim { candidate, is_known } = policy.victim().expect("there are many");
+                if is_known && candidate.page % 3 == 0 {
+                    policy.used(1, &[candidate]);
+                } else {
+                    there.remove(&candidate.page);
+                }
+            }
+            if policy.is_blind() {
+                clear(&mut policy, |page| page % 3 == 0);
+            }
+        }
+        policy.see_no_more();
+        assert!(!policy.is_blind());
+        assert_eq!(policy.len(), there.len());
+        for _ in 0..there.len() {
+            let victim = policy.victim().expect("as many as there are");
+            assert!(!victim.is_known);
+            assert!(there.remove(&victim.candidate.page), "{} goes once", victim.candidate.page);
+        }
+        assert_eq!(policy.victim(), None);
+    }
+
+    /// The pages of a program that is stopped are not all that is ever tried: of the others no more than a twentieth of all is left.
+    #[test]
+    fn what_cannot_go_now_keeps_nothing_else() {
+        for sees in [false, true] {
+            let mut policy = Policy::default();
+            if sees {
+                policy.see();
+            }
+            const STOPPED: u64 = 10_000;
+            const OTHERS: u64 = 5000;
+            (0..STOPPED).for_each(|page| drop(policy.admit(0, page, None)));
+            (0..OTHERS).for_each(|page| drop(policy.admit(1, page, Some(0))));
+            let mut tried = 0;
+            let mut left = OTHERS;
+            while left > (STOPPED + OTHERS) / 20 {
+                tried += 1;
+                assert!(tried < 2 * (STOPPED + OTHERS), "{left} of the others are left, seeing: {sees}");
+                match policy.victim().expect("there are many").candidate {
+                    candidate if candidate.memory == 0 => policy.put_back(candidate),
+                    _ => left -= 1,
+                }
+            }
+            assert_eq!(policy.len() as u64, STOPPED + left);
+        }
     }
 
     #[test]
