@@ -611,8 +611,12 @@ mod tests {
             }
             const STOPPED: u64 = 10_000;
             const OTHERS: u64 = 5000;
-            (0..STOPPED).for_each(|page| drop(policy.admit(0, page, None)));
-            (0..OTHERS).for_each(|page| drop(policy.admit(1, page, Some(0))));
+            for page in 0..STOPPED {
+                policy.admit(0, page, None);
+            }
+            for page in 0..OTHERS {
+                policy.admit(1, page, Some(0));
+            }
             let mut tried = 0;
             let mut left = OTHERS;
             while left > (STOPPED + OTHERS) / 20 {
