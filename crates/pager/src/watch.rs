@@ -23,8 +23,9 @@ pub(crate) const REMOVAL: Duration = Duration::from_secs(10);
 /// Between two looks, at least and at most.
 const NEAR: Duration = Duration::from_millis(1);
 const FAR: Duration = Duration::from_millis(20);
-/// Bytes by which programs may grow in a millisecond: two threads that do nothing but touch new memory.
-const GROWTH: u64 = 4 << 20;
+/// Bytes by which programs may grow in a millisecond: a thread that does nothing but touch new memory takes 2 to 3 MiB, and more by huge
+/// pages.
+const GROWTH: u64 = 8 << 20;
 
 /// Mappings smaller than this are left alone at first: each registered one is a mapping of its own for the kernel.
 const SMALL: u64 = 16 * PAGE_SIZE as u64;
