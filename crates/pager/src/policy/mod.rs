@@ -13,7 +13,7 @@
 //! used twice: the fewer of those looked at were used, the later the bits are cleared again.
 //!
 //! Both let what comes take the place of what is oldest. In a loop over more than there is they find next to nothing again. Where
-//! that is what a program does ([`duel`] finds out), what comes goes on probation, but for a sixteenth of it and half of what is
+//! that is what a program does (`duel` finds out), what comes goes on probation, but for a sixteenth of it and half of what is
 //! wanted back very soon, and what is protected stays.
 //!
 //! What it trades: a sixteenth of the pages is kept the way that is the worse one. Entries are removed lazily: the queues hold stamps,
