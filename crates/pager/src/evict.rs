@@ -30,6 +30,7 @@ use zswap::PAGE_SIZE;
 
 use crate::batch::{Batch, PART, Part};
 use crate::choose::Chooser;
+use crate::discover::Depth;
 use crate::link::{Done, Hands};
 use crate::memory::{Inner, Memory};
 use crate::policy::Candidate;
@@ -92,7 +93,7 @@ impl Evictor {
                 shared.look_at_accessed();
                 own_code::unmap();
             }
-            self.find_unknown();
+            shared.find_unknown();
             let is_wanted = shared.budget.estimate() > shared.budget.high();
             while is_wanted
                 && shared.budget.estimate() > shared.budget.low()
@@ -103,7 +104,7 @@ impl Evictor {
                     std::thread::park_timeout(LONG_PAUSE);
                     break;
                 }
-                self.find_unknown();
+                shared.find_unknown();
                 let deferred = shared.counters.deferred_pages.get();
                 if self.batch() > 0 {
                     idle = 0;
@@ -120,7 +121,7 @@ impl Evictor {
                     continue;
                 }
                 // The queues are empty or hold nothing that can go: look for pages that nobody told us of.
-                let found = shared.discover(idle > 0);
+                let found = shared.discover(if idle > 0 { Depth::Small } else { Depth::Known });
                 idle += 1;
                 if idle > IDLE_ROUNDS {
                     shared.give_up();
@@ -131,18 +132,6 @@ impl Evictor {
                     std::thread::park_timeout(Duration::from_millis(idle));
                     break;
                 }
-            }
-        }
-    }
-
-    /// Memory that nobody told us of grows without waiting for us: it must be found before it is too much.
-    fn find_unknown(&self) {
-        let shared = &self.shared;
-        if shared.unknown_bytes() > shared.budget.step() {
-            shared.discover(false);
-            if shared.unmanageable.load(Relaxed) > shared.budget.cap() / 16 {
-                // It is in many small mappings.
-                shared.discover(true);
             }
         }
     }
@@ -205,7 +194,7 @@ impl Evictor {
         if moving.is_empty() {
             return 0;
         }
-        let (staging, staging_end) = (hands.hello.staging, hands.staging_end());
+        let (staging, staging_end) = hands.staging();
         let mut is_empty = true;
         let looked = proc.mapped(staging, staging_end, |_, _| is_empty = false);
         if !is_empty || looked.is_err() || memory.uffd.register(staging, staging_end).is_err() {

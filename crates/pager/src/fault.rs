@@ -457,7 +457,7 @@ impl Server {
         });
         if !matches!(scanned, Some(Ok(()))) {
             // Not to be looked at now: nothing of this memory is newly taken for resident until the drop is surely over.
-            inner.blind_until = Some(Instant::now() + crate::watch::REMOVAL);
+            inner.blind_until = Some(Instant::now() + crate::discover::REMOVAL);
         }
     }
 

@@ -27,6 +27,7 @@ mod books;
 mod budget;
 mod choose;
 mod counters;
+mod discover;
 mod evict;
 mod fault;
 mod link;

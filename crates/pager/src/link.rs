@@ -124,8 +124,9 @@ impl Hands {
             || touches(self.hello.probe, self.hello.probe + page)
     }
 
-    pub(crate) fn staging_end(&self) -> u64 {
-        self.hello.staging + (protocol::BATCH * PAGE_SIZE) as u64
+    /// The staging area: first byte, and first behind.
+    pub(crate) fn staging(&self) -> (u64, u64) {
+        (self.hello.staging, self.hello.staging + (protocol::BATCH * PAGE_SIZE) as u64)
     }
 }
 
