@@ -542,6 +542,36 @@ const RANDOM_WORDS: [&str; 3] = [
      print(sum(a[::512]), sum(a[1::512])); print(sum(a) % 1000003)",
 ];
 
+/// Without a place for them, pages that do not compress are moved out once to find that out, and left in peace then: the program runs
+/// above its cap, and not in vain back and forth.
+#[test]
+fn what_does_not_compress_is_left_in_peace() {
+    const NAME: &str = "what_does_not_compress_is_left_in_peace";
+    if !under::possible(NAME) {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let script = "
+import os, random, time
+pages = bytearray(os.urandom(80 << 20))
+before = sum(pages[::4096])
+end = time.monotonic() + 6
+while time.monotonic() < end:
+    for _ in range(1000): pages[random.randrange(len(pages))]
+print(before == sum(pages[::4096]))
+";
+    let done = under::run(&uzswap, "48M", &[], &["python3", "-c", script]);
+    assert_eq!(done.text(), "True\n", "{:?}", done.output);
+    let said = String::from_utf8_lossy(&done.output.stderr);
+    assert!(said.contains("even compressed"), "{said}");
+    // Of the array, and of what it was made from.
+    let pages = (160 << 20) / 4096;
+    let evicted = done.number("evicted_pages");
+    println!("{evicted} pages moved out, of {pages}");
+    assert!(evicted > pages / 8, "{evicted} pages were moved out: the cap was never reached");
+    assert!(evicted < pages * 3, "{evicted} pages were moved out, of {pages}");
+}
+
 #[test]
 fn the_oldest_pages_go_to_a_swap_file_or_device() {
     if !under::possible("the_oldest_pages_go_to_a_swap_file_or_device") {

@@ -22,7 +22,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent::protocol::{Action, BATCH, Command, Run};
 use parking_lot::MutexGuard;
@@ -41,10 +41,11 @@ use crate::{SWAP_TYPE, Shared, own_code};
 
 /// `max_pool_bytes` where nothing but the cap limits the pool.
 const UNLIMITED: &str = "4611686018427387904";
-/// How long nobody tries again when nothing can leave.
-const LONG_PAUSE: Duration = Duration::from_millis(100);
-/// Rounds without anything gained before it is said that there is nothing to gain.
-const IDLE_ROUNDS: u64 = 20;
+/// How long nobody tries again when nothing can leave, at first and at most.
+const LEAST_REST: Duration = Duration::from_millis(100);
+const MOST_REST: Duration = Duration::from_secs(2);
+/// How long there has to be nothing to gain before that is said.
+const DRY_LIMIT: Duration = Duration::from_millis(200);
 /// A batch of which less than this share finds a place gains nothing.
 const LEAST_SHARE: usize = 8;
 
@@ -57,6 +58,23 @@ struct Moving {
     noted: bool,
 }
 
+/// There was nothing left that could leave.
+#[derive(Clone, Copy)]
+struct Dry {
+    since: Instant,
+    /// Pages that had left by then, and those that had come back.
+    gained: u64,
+    came_back: u64,
+}
+
+impl Dry {
+    /// Whether more has left since than came back: the pages of a program that are in use all the time leave and come back without
+    /// end, and nothing is gained by it.
+    fn is_over(self, gained: u64, came_back: u64) -> bool {
+        gained - self.gained > came_back - self.came_back + BATCH as u64
+    }
+}
+
 pub(crate) struct Evictor {
     shared: Arc<Shared>,
     chooser: Chooser,
@@ -66,6 +84,8 @@ pub(crate) struct Evictor {
     buffers: Vec<Part>,
     /// Orders are large; one is enough.
     command: Box<Command>,
+    /// Since when nothing has been to gain.
+    stuck_since: Option<Instant>,
 }
 
 impl Evictor {
@@ -76,13 +96,13 @@ impl Evictor {
             busy: HashSet::new(),
             buffers: Vec::new(),
             command: Box::new(Command::new(Action::Move)),
+            stuck_since: None,
         }
     }
 
     /// Works until the pager stops.
     pub(crate) fn run(mut self) {
         let shared = self.shared.clone();
-        let mut idle = 0;
         let mut has_begun = false;
         while !shared.stopping.load(Relaxed) {
             if !shared.budget.wait_for_work(Duration::from_millis(100)) {
@@ -94,46 +114,78 @@ impl Evictor {
                 own_code::unmap();
             }
             shared.find_unknown();
-            let is_wanted = shared.budget.estimate() > shared.budget.high();
-            while is_wanted
-                && shared.budget.estimate() > shared.budget.low()
-                && !shared.stopping.load(Relaxed)
-            {
-                if shared.budget.anonymous() < shared.budget.floor() {
-                    shared.give_up();
-                    std::thread::park_timeout(LONG_PAUSE);
-                    break;
-                }
-                shared.find_unknown();
-                let deferred = shared.counters.deferred_pages.get();
-                if self.batch() > 0 {
-                    idle = 0;
-                    if shared.has_device() {
-                        shared.pool_size.settle(&shared.cache);
-                    }
-                    shared.budget.gave_up.store(false, Relaxed);
-                    continue;
-                }
-                if shared.counters.deferred_pages.get() != deferred {
-                    // An event is unread: its reader waits for room, or for the lock that this thread takes again and again.
-                    shared.budget.recall();
-                    std::thread::sleep(Duration::from_micros(50));
-                    continue;
-                }
-                // The queues are empty or hold nothing that can go: look for pages that nobody told us of.
-                let found = shared.discover(if idle > 0 { Depth::Small } else { Depth::Known });
-                idle += 1;
-                if idle > IDLE_ROUNDS {
-                    shared.give_up();
-                    std::thread::park_timeout(LONG_PAUSE);
-                    break;
-                }
-                if found == 0 {
-                    std::thread::park_timeout(Duration::from_millis(idle));
-                    break;
-                }
+            if shared.budget.estimate() <= shared.budget.high() {
+                shared.budget.gave_up.store(false, Relaxed);
+                self.stuck_since = None;
+            } else if !self.make_room() {
+                shared.give_up();
+                self.rest();
             }
         }
+    }
+
+    /// Moves pages out until there is room. `false`: nothing more can leave.
+    fn make_room(&mut self) -> bool {
+        let shared = self.shared.clone();
+        let came_back = || shared.counters.restored_pages.get();
+        let mut gained = 0;
+        let mut dry: Option<Dry> = None;
+        while shared.budget.estimate() > shared.budget.low() && !shared.stopping.load(Relaxed) {
+            if shared.budget.anonymous() < shared.budget.floor() {
+                return false;
+            }
+            shared.find_unknown();
+            let deferred = shared.counters.deferred_pages.get();
+            let left = self.batch();
+            if left > 0 {
+                gained += left as u64;
+                shared.budget.gave_up.store(false, Relaxed);
+                if shared.has_device() {
+                    shared.pool_size.settle(&shared.cache);
+                }
+                continue;
+            }
+            if shared.counters.deferred_pages.get() != deferred {
+                // An event is unread: its reader waits for room, or for the lock that this thread takes again and again.
+                shared.budget.recall();
+                std::thread::sleep(Duration::from_micros(50));
+                continue;
+            }
+            // It is known already, and what came back since is out.
+            if self.stuck_since.is_some() {
+                return false;
+            }
+            if dry.is_none_or(|dry| dry.is_over(gained, came_back())) {
+                dry = Some(Dry { since: Instant::now(), gained, came_back: came_back() });
+                // The queues are empty or hold nothing that can go: look for pages that nobody told us of.
+                if shared.discover(Depth::Known) + shared.discover(Depth::Small) > 0 {
+                    continue;
+                }
+            }
+            if dry.is_some_and(|dry| dry.since.elapsed() > DRY_LIMIT) {
+                return false;
+            }
+            std::thread::park_timeout(DRY_LIMIT / 20);
+        }
+        true
+    }
+
+    /// While there is nothing to gain: the longer that has been so, the longer; but not while programs grow.
+    fn rest(&mut self) {
+        let shared = &self.shared;
+        let begun = Instant::now();
+        let since = *self.stuck_since.get_or_insert(begun);
+        let pause = (begun - since).clamp(LEAST_REST, MOST_REST);
+        let too_much = shared.budget.estimate() + shared.budget.cap() / 8;
+        while begun.elapsed() < pause {
+            if shared.stopping.load(Relaxed) || shared.budget.estimate() > too_much {
+                return;
+            }
+            std::thread::park_timeout(LEAST_REST / 20);
+        }
+        // What could not leave may be able to by now; of what found no place a batch at a time.
+        shared.discover(Depth::Small);
+        shared.books.lock().policy.try_refused(BATCH);
     }
 
     /// Moves one batch out. Returns how many pages that gained.
