@@ -76,7 +76,7 @@ fn compaction_counts_only_its_own_pages() {
     });
 }
 
-/// A handle costs little more than its 4-byte cell, in small pools too, and it all goes back.
+/// A handle costs little more than its 3-byte cell, in small pools too, and it all goes back.
 #[test]
 fn metadata_is_small_and_goes_back() {
     let pool = create("zsmalloc", &Config::default()).unwrap();

@@ -16,7 +16,7 @@ use crate::sync::Mutex;
 pub(super) const ARENA_PAGES: usize = 512;
 /// Bytes of an arena.
 const ARENA_BYTES: usize = ARENA_PAGES * PAGE_SIZE;
-/// Arenas a pool can have: a class names its own in 16 bits. 128 GiB of pool.
+/// Arenas a pool can have: their numbers have 16 bits. 128 GiB of pool.
 const MOST: usize = 1 << 16;
 
 /// The arenas of one pool.

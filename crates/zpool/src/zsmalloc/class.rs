@@ -1,9 +1,17 @@
 //! One size class: its zspages, their slots and the handles of its objects. All of it is under the class's lock.
 //!
 //! A zspage is a run of pages with adjacent addresses, so no object is ever split. Zspages lie in arenas (2 MiB) that
-//! the class takes from the pool's span and returns when no zspage is left in them. Slots carry no header: what is to
-//! know about a zspage is in a 16-byte descriptor, and free slots are threaded through the slots themselves.
+//! the class takes from the pool's span and returns when no zspage is left in them. Slots carry no header, and of a zspage
+//! only a 4-byte descriptor is outside of it. Whatever else is to know concerns zspages with a free slot, and is in there:
+//!
+//! ```text
+//! free slot:        the next free slot, less the one behind this      2 bytes
+//! the first one:    next and previous zspage on the list              8 bytes
+//! ```
+//!
+//! Pages come from the system as zeros, and by them each slot of a new zspage is followed by the one behind it.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
@@ -13,36 +21,93 @@ use super::reading::Reading;
 use super::sizes::Shape;
 use crate::{ClassStats, Handle, MallocError, PAGE_SIZE};
 
-/// Lists of zspages: 0 empty, 1 to 10 by tenths of the slots in use, 11 full, as in the kernel's fullness groups.
+/// Lists of zspages: 0 empty, 1 to 10 by tenths of the slots in use, as in the kernel's fullness groups.
 const EMPTY: usize = 0;
+/// No slot is free: on no list, since nobody looks for such a zspage.
 const FULL: usize = 11;
-/// Places in the class's arenas where no zspage is now.
-const VACANT: usize = 12;
 /// Zspages that compaction is emptying; nothing is allocated there.
-pub(super) const VICTIM: usize = 13;
-const LISTS: usize = 14;
+const VICTIM: usize = 12;
+const LISTS: usize = 13;
+/// Not a list of the class: places in an arena where no zspage is now. Each region knows its own.
+const VACANT: usize = 13;
 
 /// No zspage.
 const NO_ZSPAGE: u32 = u32::MAX;
-/// No slot: a zspage has at most 16 * 128.
-const NO_SLOT: u16 = u16::MAX;
+/// No region.
+const NO_REGION: u32 = u32::MAX;
+/// No place in a region.
+const NO_PLACE: u16 = ARENA_PAGES as u16;
 
-/// A zspage's descriptor.
+/// A zspage's descriptor: slots in use, the first free slot, and which list it is on, in 12, 12 and 4 bits. Where all slots
+/// are in use, the first free one is the one behind the last. Of a vacant place the second is the next vacant one.
 #[derive(Clone, Copy)]
-struct Zspage {
-    /// Neighbours in its list.
+struct Zspage(u32);
+
+impl Zspage {
+    const BITS: u32 = 12;
+    const MASK: u32 = (1 << Self::BITS) - 1;
+
+    /// An empty zspage that is on no list yet, or with `free` the next vacant place, a vacant one.
+    fn new(free: u16, list: usize) -> Zspage {
+        let mut zspage = Zspage(0);
+        zspage.set_free(free);
+        zspage.set_list(list);
+        zspage
+    }
+
+    fn inuse(self) -> u16 {
+        (self.0 & Self::MASK) as u16
+    }
+
+    fn free(self) -> u16 {
+        (self.0 >> Self::BITS & Self::MASK) as u16
+    }
+
+    fn list(self) -> usize {
+        (self.0 >> (2 * Self::BITS)) as usize
+    }
+
+    fn set_inuse(&mut self, inuse: u16) {
+        self.0 = self.0 & !Self::MASK | u32::from(inuse);
+    }
+
+    fn set_free(&mut self, free: u16) {
+        self.0 = self.0 & !(Self::MASK << Self::BITS) | u32::from(free) << Self::BITS;
+    }
+
+    fn set_list(&mut self, list: usize) {
+        #[expect(clippy::cast_possible_truncation, reason = "there are 14")]
+        let list = list as u32;
+        self.0 = self.0 & !(u32::MAX << (2 * Self::BITS)) | list << (2 * Self::BITS);
+    }
+}
+
+/// What the first free slot of a zspage begins with.
+#[derive(Clone, Copy)]
+struct Link {
+    /// The free slot after this one.
+    free: u16,
+    /// Neighbours in the zspage's list.
     next: u32,
     prev: u32,
-    /// Slots in use.
-    inuse: u16,
-    /// The last slot that was freed; its first two bytes name the one before.
-    free: u16,
-    /// Slots from this one on were never used and are not in the list of free ones.
-    fresh: u16,
-    /// Which list it is on.
-    list: u16,
 }
-const _: () = assert!(size_of::<Zspage>() == 16);
+
+impl Link {
+    /// Bytes it takes of a slot.
+    const BYTES: usize = 10;
+    const NEXT: Range<usize> = 2..6;
+    const PREV: Range<usize> = 6..10;
+
+    fn read(bytes: &[u8], slot: u16) -> Link {
+        let [f0, f1, n0, n1, n2, n3, p0, p1, p2, p3] =
+            *bytes.first_chunk::<{ Link::BYTES }>().expect("a slot has 32 bytes");
+        Link {
+            free: u16::from_ne_bytes([f0, f1]).wrapping_add(slot + 1),
+            next: u32::from_ne_bytes([n0, n1, n2, n3]),
+            prev: u32::from_ne_bytes([p0, p1, p2, p3]),
+        }
+    }
+}
 
 /// An arena and the zspages in it. Descriptors exist up to the highest zspage ever built here.
 struct Region {
@@ -50,6 +115,11 @@ struct Region {
     zspages: Vec<Zspage>,
     /// Zspages that are not vacant.
     built: usize,
+    /// The place vacated last; its descriptor names the one before.
+    vacant: u16,
+    /// Neighbours in the list of regions with vacant places, while this is one of them.
+    next: u32,
+    prev: u32,
 }
 
 /// A zspage of the class: the region's place (upper bits) and its number in the region (lower 9 bits).
@@ -76,14 +146,49 @@ impl Id {
     }
 }
 
+/// Zspages an arena has room for.
+fn per_arena(shape: Shape) -> usize {
+    ARENA_PAGES / shape.pages
+}
+
+/// Division of a location by what is the same for all of a class, by multiplication: every operation needs it.
+struct Divisor {
+    by: usize,
+    /// 2^40 / `by`, rounded up.
+    reciprocal: u64,
+}
+
+impl Divisor {
+    fn new(by: usize) -> Divisor {
+        Divisor { by, reciprocal: (1u64 << 40).div_ceil(by as u64) }
+    }
+
+    /// `n` / `by` and the rest, for `n` below 2^24. The reciprocal is too large by less than 1, so the quotient by less than
+    /// 2^-16, and `by` is no more than 2^16, so that the whole part, 2^-16 away from the next, is right.
+    fn divide(&self, n: usize) -> (usize, usize) {
+        let quotient = ((n as u64 * self.reciprocal) >> 40) as usize;
+        (quotient, n - quotient * self.by)
+    }
+
+    /// `n` times the divisor.
+    fn times(&self, n: usize) -> usize {
+        n * self.by
+    }
+}
+
 /// A size class.
 pub(super) struct Class {
     index: usize,
     pub(super) shape: Shape,
-    /// 2^32 / slots, rounded up: see `divide`.
-    reciprocal: u64,
+    slots: Divisor,
+    /// Objects of an arena.
+    objects: Divisor,
     lists: [u32; LISTS],
     regions: Vec<Option<Region>>,
+    /// The most regions: an object's location is a number of limited size.
+    pub(super) most_regions: usize,
+    /// The first region with a vacant place.
+    vacant: u32,
     /// The region where zspages without a descriptor are left; there is never a second.
     growing: Option<usize>,
     /// Lists of this class's handle chunks: those with free cells, and full ones.
@@ -98,9 +203,12 @@ impl Class {
         Class {
             index,
             shape,
-            reciprocal: (1u64 << 32).div_ceil(shape.slots as u64),
+            slots: Divisor::new(shape.slots),
+            objects: Divisor::new(per_arena(shape) * shape.slots),
             lists: [NO_ZSPAGE; LISTS],
             regions: Vec::new(),
+            most_regions: Location::LIMIT / (per_arena(shape) * shape.slots),
+            vacant: NO_REGION,
             growing: None,
             open_chunks: NO_CHUNK,
             full_chunks: NO_CHUNK,
@@ -139,7 +247,7 @@ impl Class {
         taken.free(cell);
         self.drop_empty_chunk(shared, chunk);
         let id = self.put_slot(location);
-        if self.zspage(id).inuse == 0 && !(shared.pages.try_rest(self.shape.pages)) {
+        if self.zspage(id).inuse() == 0 && !(shared.pages.try_rest(self.shape.pages)) {
             self.release(shared, id);
         }
     }
@@ -163,7 +271,7 @@ impl Class {
         let mut next = self.lists[EMPTY];
         while next != NO_ZSPAGE {
             let id = Id(next);
-            next = self.zspage(id).next;
+            next = self.link_of(id).next;
             shared.pages.wake(self.shape.pages);
             released += usize::from(self.release(shared, id));
         }
@@ -173,7 +281,7 @@ impl Class {
     /// zspages that moving objects together could free: the kernel's formula.
     pub(super) fn freeable(&self) -> usize {
         let (zspages, used) =
-            self.all().fold((0, 0), |(count, used), z| (count + 1, used + usize::from(z.inuse)));
+            self.all().fold((0, 0), |(count, used), z| (count + 1, used + usize::from(z.inuse())));
         zspages - used.div_ceil(self.shape.slots)
     }
 
@@ -182,8 +290,8 @@ impl Class {
         let mut fullness = [0; 12];
         let mut obj_used = 0;
         for zspage in self.all() {
-            fullness[self.group(zspage.inuse)] += 1;
-            obj_used += usize::from(zspage.inuse);
+            fullness[self.group(zspage.inuse())] += 1;
+            obj_used += usize::from(zspage.inuse());
         }
         let zspages: usize = fullness.iter().sum();
         ClassStats {
@@ -212,7 +320,7 @@ impl Class {
             let mut next = self.lists[list];
             while left < count && next != NO_ZSPAGE {
                 let id = Id(next);
-                next = self.zspage(id).next;
+                next = self.link_of(id).next;
                 // An object that is being read stays where it is.
                 if self.reading.all().all(|location| self.locate(location).0 != id) {
                     self.relist(id, VICTIM);
@@ -222,20 +330,19 @@ impl Class {
         }
         let lists = [self.open_chunks, self.full_chunks];
         'scan: for (_, chunk) in lists.into_iter().flat_map(|head| shared.handles.list(head)) {
-            for cell in chunk.cells() {
+            for (cell, from) in chunk.cells() {
                 if left == 0 {
                     break 'scan;
                 }
-                let Some(from) = chunk.get(cell) else { continue };
                 let (victim, _) = self.locate(from);
-                if usize::from(self.zspage(victim).list) != VICTIM {
+                if self.zspage(victim).list() != VICTIM {
                     continue;
                 }
                 let Some(to) = self.roomy(shared).map(|id| self.take_slot(id)) else { break 'scan };
                 self.copy(from, to);
                 chunk.set(cell, to);
                 self.put_slot(from);
-                if self.zspage(victim).inuse == 0 {
+                if self.zspage(victim).inuse() == 0 {
                     left -= 1;
                     released += usize::from(self.release(shared, victim));
                 }
@@ -287,25 +394,18 @@ impl Class {
         if !shared.config.may_grow(pages) {
             return Err(MallocError::NoMemory);
         }
-        let id = match self.lists[VACANT] {
-            NO_ZSPAGE => self.vacancy(shared)?,
-            vacant => Id(vacant),
+        let id = match self.vacant {
+            NO_REGION => self.vacancy(shared)?,
+            place => Id::new(place as usize, usize::from(self.region(place as usize).vacant)),
         };
         if self.region_mut(id.region()).arena.populate(id.index() * pages, pages).is_err() {
             self.drop_empty_region(shared, id.region());
             return Err(MallocError::NoMemory);
         }
         shared.pages.add(pages);
-        self.region_mut(id.region()).built += 1;
-        let zspage = self.zspage_mut(id);
-        (zspage.inuse, zspage.free, zspage.fresh) = (0, NO_SLOT, 0);
-        self.relist(id, EMPTY);
+        self.occupy(id);
+        self.link(id, EMPTY);
         Ok(id)
-    }
-
-    /// zspages an arena has room for.
-    fn per_arena(&self) -> usize {
-        ARENA_PAGES / self.shape.pages
     }
 
     /// One more vacant zspage, in a new arena if need be.
@@ -314,7 +414,7 @@ impl Class {
             Some(place) => place,
             None => self.new_region(shared)?,
         };
-        let per_arena = self.per_arena();
+        let per_arena = per_arena(self.shape);
         let zspages = &mut self.region_mut(place).zspages;
         if zspages.len() == zspages.capacity() {
             let old = zspages.capacity();
@@ -328,18 +428,70 @@ impl Class {
         }
         let zspages = &mut self.region_mut(place).zspages;
         let id = Id::new(place, zspages.len());
-        zspages.push(Zspage { next: NO_ZSPAGE, prev: NO_ZSPAGE, inuse: 0, free: NO_SLOT, fresh: 0, list: 0 });
+        zspages.push(Zspage::new(NO_PLACE, VACANT));
         if zspages.len() == per_arena {
             self.growing = None;
         }
-        self.link(id, VACANT);
+        self.vacate(id);
         Ok(id)
+    }
+
+    /// Whether all places that objects could be told apart in are taken.
+    pub(super) fn is_at_limit(&self) -> bool {
+        self.vacant == NO_REGION
+            && self.growing.is_none()
+            && self.regions.iter().flatten().count() == self.most_regions
+    }
+
+    /// Notes that no zspage is in this place any more, or yet.
+    fn vacate(&mut self, id: Id) {
+        let region = self.region_mut(id.region());
+        let before = region.vacant;
+        #[expect(clippy::cast_possible_truncation, reason = "an arena has 512 pages")]
+        {
+            region.vacant = id.index() as u16;
+        }
+        region.zspages[id.index()] = Zspage::new(before, VACANT);
+        if before == NO_PLACE {
+            #[expect(clippy::cast_possible_truncation, reason = "a class has at most 2^16 arenas")]
+            let place = id.region() as u32;
+            let next = std::mem::replace(&mut self.vacant, place);
+            let region = self.region_mut(id.region());
+            (region.next, region.prev) = (next, NO_REGION);
+            if next != NO_REGION {
+                self.region_mut(next as usize).prev = place;
+            }
+        }
+    }
+
+    /// A zspage, empty and on no list yet, is now in the region's first vacant place, which is this.
+    fn occupy(&mut self, id: Id) {
+        let region = self.region_mut(id.region());
+        region.built += 1;
+        region.vacant = region.zspages[id.index()].free();
+        region.zspages[id.index()] = Zspage::new(0, EMPTY);
+        if region.vacant == NO_PLACE {
+            self.unlink_region(id.region());
+        }
+    }
+
+    /// Takes a region off the list of those with vacant places.
+    fn unlink_region(&mut self, place: usize) {
+        let Region { next, prev, .. } = *self.region(place);
+        match prev {
+            NO_REGION => self.vacant = next,
+            _ => self.region_mut(prev as usize).next = next,
+        }
+        if next != NO_REGION {
+            self.region_mut(next as usize).prev = prev;
+        }
     }
 
     /// Takes an arena from the span; it is the growing one now.
     fn new_region(&mut self, shared: &Shared) -> Result<usize, MallocError> {
         let place = match self.regions.iter().position(Option::is_none) {
             Some(place) => place,
+            None if self.regions.len() == self.most_regions => return Err(MallocError::NoMemory),
             None => {
                 let old = self.regions.capacity();
                 self.regions.try_reserve(1).map_err(|_| MallocError::NoMemory)?;
@@ -353,7 +505,14 @@ impl Class {
             self.forget_last_regions(shared);
             return Err(MallocError::NoMemory);
         };
-        self.regions[place] = Some(Region { arena, zspages: Vec::new(), built: 0 });
+        self.regions[place] = Some(Region {
+            arena,
+            zspages: Vec::new(),
+            built: 0,
+            vacant: NO_PLACE,
+            next: NO_REGION,
+            prev: NO_REGION,
+        });
         self.growing = Some(place);
         Ok(place)
     }
@@ -362,15 +521,17 @@ impl Class {
     /// idle now.
     fn release(&mut self, shared: &Shared, id: Id) -> bool {
         let pages = self.shape.pages;
+        // While it is there to be read: its place on the list is in it.
+        self.unlink(id);
         let region = self.region_mut(id.region());
         if !region.arena.release(id.index() * pages, pages) {
             shared.pages.rest(pages);
-            self.relist(id, EMPTY);
+            self.link(id, EMPTY);
             return false;
         }
         region.built -= 1;
         shared.pages.remove(pages);
-        self.relist(id, VACANT);
+        self.vacate(id);
         self.drop_empty_region(shared, id.region());
         true
     }
@@ -381,8 +542,8 @@ impl Class {
         if region.built > 0 {
             return;
         }
-        for index in 0..region.zspages.len() {
-            self.unlink(Id::new(place, index));
+        if region.vacant != NO_PLACE {
+            self.unlink_region(place);
         }
         if self.growing == Some(place) {
             self.growing = None;
@@ -406,16 +567,9 @@ impl Class {
 
     /// The zspage and the slot in it where an object lies.
     fn locate(&self, location: Location) -> (Id, usize) {
-        let object = usize::from(location.object());
-        let index = self.divide(object);
-        (Id::new(usize::from(location.arena()), index), object - index * self.shape.slots)
-    }
-
-    /// `n` / slots, for `n` up to 2^16. By multiplication, since every operation needs it: the reciprocal is too large by
-    /// less than 1, so the product by less than 2^16, and a zspage has no more than 2^11 slots, so that the whole part,
-    /// 2^-11 away from the next, is right.
-    fn divide(&self, n: usize) -> usize {
-        ((n as u64 * self.reciprocal) >> 32) as usize
+        let (region, object) = self.objects.divide(location.number());
+        let (index, slot) = self.slots.divide(object);
+        (Id::new(region, index), slot)
     }
 
     /// The place of a slot in its arena, in bytes.
@@ -423,40 +577,59 @@ impl Class {
         id.index() * self.shape.pages * PAGE_SIZE + slot * self.shape.size
     }
 
+    /// What the first free slot of a zspage says; it has one.
+    fn link_of(&self, id: Id) -> Link {
+        let slot = self.zspage(id).free();
+        let at = self.offset(id, usize::from(slot));
+        Link::read(self.region(id.region()).arena.bytes(at, Link::BYTES), slot)
+    }
+
+    /// Writes one neighbour into the first free slot of a zspage, at [`Link::NEXT`] or [`Link::PREV`].
+    fn set_link(&mut self, id: Id, bytes: Range<usize>, neighbour: u32) {
+        let at = self.offset(id, usize::from(self.zspage(id).free()));
+        let slot = self.region_mut(id.region()).arena.bytes_mut(at, Link::BYTES);
+        slot[bytes].copy_from_slice(&neighbour.to_ne_bytes());
+    }
+
+    /// Writes the zspage's neighbours into its first free slot.
+    fn set_neighbours(&mut self, id: Id, next: u32, prev: u32) {
+        let at = self.offset(id, usize::from(self.zspage(id).free()));
+        let slot = self.region_mut(id.region()).arena.bytes_mut(at, Link::BYTES);
+        slot[Link::NEXT].copy_from_slice(&next.to_ne_bytes());
+        slot[Link::PREV].copy_from_slice(&prev.to_ne_bytes());
+    }
+
     /// Takes a free slot of a zspage that has one.
     fn take_slot(&mut self, id: Id) -> Location {
-        let Zspage { free, fresh, .. } = *self.zspage(id);
-        let slot = if free == NO_SLOT { fresh } else { free };
-        let at = self.offset(id, usize::from(slot));
-        let region = self.region_mut(id.region());
-        let zspage = &mut region.zspages[id.index()];
-        if free == NO_SLOT {
-            zspage.fresh += 1;
-        } else {
-            let link = region.arena.bytes(at, size_of::<u16>());
-            zspage.free = u16::from_ne_bytes([link[0], link[1]]);
-        }
-        zspage.inuse += 1;
-        self.regroup(id);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "an arena has at most 2^16 objects, a class 2^16 arenas"
-        )]
-        Location::new(id.region() as u16, (id.index() * self.shape.slots) as u16 + slot)
+        let link = self.link_of(id);
+        let mut zspage = *self.zspage(id);
+        let slot = zspage.free();
+        zspage.set_free(link.free);
+        zspage.set_inuse(zspage.inuse() + 1);
+        self.regroup(id, zspage, link);
+        Location::new(self.objects.times(id.region()) + self.slots.times(id.index()) + usize::from(slot))
     }
 
     /// Gives a slot up. Returns its zspage.
     fn put_slot(&mut self, location: Location) -> Id {
         let (id, slot) = self.locate(location);
+        let mut zspage = *self.zspage(id);
+        let link = (zspage.list() != FULL).then(|| self.link_of(id));
         let at = self.offset(id, slot);
-        let region = self.region_mut(id.region());
-        let zspage = &mut region.zspages[id.index()];
-        region.arena.bytes_mut(at, size_of::<u16>()).copy_from_slice(&zspage.free.to_ne_bytes());
         #[expect(clippy::cast_possible_truncation, reason = "a zspage has at most 2048 slots")]
         let slot = slot as u16;
-        zspage.free = slot;
-        zspage.inuse -= 1;
-        self.regroup(id);
+        let after = zspage.free().wrapping_sub(slot + 1);
+        self.region_mut(id.region()).arena.bytes_mut(at, Link::BYTES)[..2]
+            .copy_from_slice(&after.to_ne_bytes());
+        zspage.set_free(slot);
+        zspage.set_inuse(zspage.inuse() - 1);
+        match link {
+            Some(link) => self.regroup(id, zspage, link),
+            None => {
+                *self.zspage_mut(id) = zspage;
+                self.link(id, self.group(zspage.inuse()));
+            }
+        }
         id
     }
 
@@ -465,16 +638,19 @@ impl Class {
         match usize::from(inuse) {
             0 => EMPTY,
             inuse if inuse == self.shape.slots => FULL,
-            inuse => 1 + self.divide(10 * inuse),
+            inuse => 1 + self.slots.divide(10 * inuse).0,
         }
     }
 
-    fn regroup(&mut self, id: Id) {
-        let zspage = *self.zspage(id);
-        let group = self.group(zspage.inuse);
-        let list = usize::from(zspage.list);
-        if list != group && list != VICTIM {
-            self.relist(id, group);
+    /// The zspage is now as `zspage` says, with another first free slot than the one that said `link`.
+    fn regroup(&mut self, id: Id, zspage: Zspage, link: Link) {
+        let (list, group) = (zspage.list(), self.group(zspage.inuse()));
+        *self.zspage_mut(id) = zspage;
+        if list == group || list == VICTIM {
+            self.set_neighbours(id, link.next, link.prev);
+        } else {
+            self.bridge(list, link);
+            self.link(id, group);
         }
     }
 
@@ -485,33 +661,37 @@ impl Class {
 
     /// Puts a zspage that is on no list at the head of `list`.
     fn link(&mut self, id: Id, list: usize) {
-        let next = std::mem::replace(&mut self.lists[list], id.0);
-        let zspage = self.zspage_mut(id);
-        (zspage.next, zspage.prev) = (next, NO_ZSPAGE);
-        #[expect(clippy::cast_possible_truncation, reason = "there are 14 lists")]
-        {
-            zspage.list = list as u16;
+        self.zspage_mut(id).set_list(list);
+        if list == FULL {
+            return;
         }
+        let next = std::mem::replace(&mut self.lists[list], id.0);
+        self.set_neighbours(id, next, NO_ZSPAGE);
         if next != NO_ZSPAGE {
-            self.zspage_mut(Id(next)).prev = id.0;
+            self.set_link(Id(next), Link::PREV, id.0);
         }
     }
 
+    /// Takes a zspage with a free slot off its list.
     fn unlink(&mut self, id: Id) {
-        let Zspage { next, prev, list, .. } = *self.zspage(id);
-        match prev {
-            NO_ZSPAGE => self.lists[usize::from(list)] = next,
-            _ => self.zspage_mut(Id(prev)).next = next,
+        self.bridge(self.zspage(id).list(), self.link_of(id));
+    }
+
+    /// Makes neighbours in `list` of those that `link` names.
+    fn bridge(&mut self, list: usize, link: Link) {
+        match link.prev {
+            NO_ZSPAGE => self.lists[list] = link.next,
+            prev => self.set_link(Id(prev), Link::NEXT, link.next),
         }
-        if next != NO_ZSPAGE {
-            self.zspage_mut(Id(next)).prev = prev;
+        if link.next != NO_ZSPAGE {
+            self.set_link(Id(link.next), Link::PREV, link.prev);
         }
     }
 
     /// All zspages that hold pages.
     fn all(&self) -> impl Iterator<Item = &Zspage> {
         let zspages = self.regions.iter().flatten().flat_map(|region| &region.zspages);
-        zspages.filter(|zspage| usize::from(zspage.list) != VACANT)
+        zspages.filter(|zspage| zspage.list() != VACANT)
     }
 
     fn region(&self, place: usize) -> &Region {

@@ -1,112 +1,126 @@
 //! The handle table: from a handle to the place where its object lies now.
 //!
-//! A handle is a number of a 4-byte cell. Cells come in chunks of 58 with a 24-byte head (256 bytes together), 16
+//! A handle is a number of a 3-byte cell. Cells come in chunks of 79 with a 19-byte head (256 bytes together), 16
 //! chunks a page; a chunk belongs to one size class while any of its handles lives, so one lock covers an object, its
-//! cell and the taking of a handle. It trades at most a partly used chunk a class for that.
+//! cell and the taking of a handle. It trades at most a partly used chunk a class for that, and the objects of a class
+//! beyond 2^24, which a cell could not name.
 //!
 //! Whether a handle lives is a bit in the chunk's head, so a stale handle, one freed twice and one never given out are
 //! all told. A handle that was given out again in between cannot be told from its older life.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use super::sizes::NOMINAL;
 use crate::span::{NoMemory, Span};
 use crate::sync::Mutex;
 use crate::{Handle, PAGE_SIZE};
 
 /// Cells in a chunk: with the head they fill 256 bytes.
-const CELLS: u32 = 58;
-/// All cells of a chunk are in use.
-const ALL: u64 = (1 << CELLS) - 1;
+const CELLS: u32 = 79;
 const MAX_CHUNKS: u32 = Handle::LIMIT / CELLS;
 /// The end of a list of chunks.
 pub(super) const NO_CHUNK: u32 = u32::MAX;
 
-/// Where an object lies in its class: the class's arena (upper half) and the object's number in it (lower half).
+/// Where an object lies: its number in its class, counted through the class's arenas.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Location(u32);
 
 impl Location {
-    pub(super) fn new(arena: u16, object: u16) -> Location {
-        Location(u32::from(arena) << 16 | u32::from(object))
-    }
+    /// Objects of a class that can be told apart.
+    pub(super) const LIMIT: usize = 1 << 24;
 
-    pub(super) fn arena(self) -> u16 {
-        (self.0 >> 16) as u16
-    }
-
-    pub(super) fn object(self) -> u16 {
-        #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+    /// The object with this number, below [`Location::LIMIT`].
+    pub(super) fn new(number: usize) -> Location {
+        debug_assert!(number < Location::LIMIT);
+        #[expect(clippy::cast_possible_truncation, reason = "it is below 2^24")]
         {
-            self.0 as u16
+            Location(number as u32)
         }
+    }
+
+    pub(super) fn number(self) -> usize {
+        self.0 as usize
     }
 }
 
-/// 58 handles. All but `owner` may be used only under the lock of the class that owns the chunk.
+/// 79 handles. All but `owner` may be used only under the lock of the class that owns the chunk.
 #[repr(C)]
 pub(super) struct Chunk {
-    /// A bit for each cell whose handle lives.
+    /// A bit for each cell whose handle lives: of the first 64, and below of the others.
     live: AtomicU64,
     /// Neighbours in the owner's list of chunks.
     next: AtomicU32,
     prev: AtomicU32,
+    live_above: AtomicU16,
     /// One more than the class that owns the chunk, 0 for none. Changed only under that class's lock, so it is stable
     /// there; read without a lock to find out which lock to take.
-    owner: AtomicU32,
-    _reserved: u32,
-    cells: [AtomicU32; CELLS as usize],
+    owner: AtomicU8,
+    cells: [[AtomicU8; 3]; CELLS as usize],
 }
 
 const _: () = assert!(size_of::<Chunk>() == 256);
+// A chunk's owner is a byte.
+const _: () = assert!(NOMINAL < 256);
 
 impl Chunk {
     /// The class that owns the chunk.
     pub(super) fn owner(&self) -> Option<usize> {
-        (self.owner.load(Ordering::Acquire) as usize).checked_sub(1)
+        usize::from(self.owner.load(Ordering::Acquire)).checked_sub(1)
+    }
+
+    fn live(&self) -> u128 {
+        let (low, high) = (self.live.load(Ordering::Relaxed), self.live_above.load(Ordering::Relaxed));
+        u128::from(high) << u64::BITS | u128::from(low)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "it is taken apart")]
+    fn set_live(&self, live: u128) {
+        self.live.store(live as u64, Ordering::Relaxed);
+        self.live_above.store((live >> u64::BITS) as u16, Ordering::Relaxed);
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.live.load(Ordering::Relaxed) == ALL
+        self.live().trailing_ones() == CELLS
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.live.load(Ordering::Relaxed) == 0
+        self.live() == 0
     }
 
     /// The place of the object behind cell `cell`, if its handle lives.
     pub(super) fn get(&self, cell: u32) -> Option<Location> {
-        let live = self.live.load(Ordering::Relaxed) >> cell & 1 == 1;
-        live.then(|| Location(self.cells[cell as usize].load(Ordering::Relaxed)))
+        let live = self.live() >> cell & 1 == 1;
+        live.then(|| {
+            let [low, middle, high] = &self.cells[cell as usize];
+            let byte = |byte: &AtomicU8| byte.load(Ordering::Relaxed);
+            Location(u32::from_le_bytes([byte(low), byte(middle), byte(high), 0]))
+        })
     }
 
     /// The object of a live handle lies there from now on.
     pub(super) fn set(&self, cell: u32, location: Location) {
-        self.cells[cell as usize].store(location.0, Ordering::Relaxed);
+        for (byte, value) in self.cells[cell as usize].iter().zip(location.0.to_le_bytes()) {
+            byte.store(value, Ordering::Relaxed);
+        }
     }
 
     /// Takes the first free cell; the chunk is not full.
     pub(super) fn take(&self, location: Location) -> u32 {
-        let live = self.live.load(Ordering::Relaxed);
+        let live = self.live();
         let cell = live.trailing_ones();
-        self.live.store(live | 1 << cell, Ordering::Relaxed);
+        self.set_live(live | 1 << cell);
         self.set(cell, location);
         cell
     }
 
     /// Ends the life of a handle.
     pub(super) fn free(&self, cell: u32) {
-        let live = self.live.load(Ordering::Relaxed);
-        self.live.store(live & !(1 << cell), Ordering::Relaxed);
+        self.set_live(self.live() & !(1 << cell));
     }
 
-    /// The cells of live handles.
-    pub(super) fn cells(&self) -> impl Iterator<Item = u32> + use<> {
-        let mut live = self.live.load(Ordering::Relaxed);
-        std::iter::from_fn(move || {
-            let cell = live.trailing_zeros();
-            live &= live.wrapping_sub(1);
-            (cell < u64::BITS).then_some(cell)
-        })
+    /// The cells of live handles and the places of their objects.
+    pub(super) fn cells(&self) -> impl Iterator<Item = (u32, Location)> {
+        (0..CELLS).filter_map(|cell| Some((cell, self.get(cell)?)))
     }
 }
 
@@ -162,6 +176,7 @@ impl HandleTable {
 
     /// A chunk for class `class`, whose lock the caller holds. `None` where memory or handles run out.
     pub(super) fn take(&self, class: usize) -> Option<u32> {
+        let owner = u8::try_from(class + 1).ok()?;
         let mut taken = self.taken.lock();
         let first = taken.first_free;
         let page = match taken.pages[first..].iter().position(|&chunks| chunks != u16::MAX) {
@@ -182,7 +197,7 @@ impl HandleTable {
         }
         taken.pages[page] = used | 1 << used.trailing_ones();
         taken.first_free = page;
-        self.chunk(chunk).owner.store(u32::try_from(class).ok()? + 1, Ordering::Release);
+        self.chunk(chunk).owner.store(owner, Ordering::Release);
         Some(chunk)
     }
 

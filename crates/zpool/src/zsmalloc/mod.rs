@@ -1,13 +1,13 @@
 //! `zsmalloc`: objects of like size share runs of pages, so that hardly a byte is lost.
 //!
 //! The classes, their zspages and fullness groups are the kernel's; three things are leaner. A zspage's pages have
-//! adjacent addresses, so no object is ever split over two places. A handle is 4 bytes instead of 8. An object has no
+//! adjacent addresses, so no object is ever split over two places. A handle is 3 bytes instead of 8. An object has no
 //! back pointer to its handle, 8 bytes in the kernel; compaction looks the handles up instead ([`class`]'s `evacuate`).
 //!
 //! An object is read where it lies, without a copy and outside of its class's lock: decompressing takes far longer than
 //! all else here. Its slot is noted as being read meanwhile, and what would change it waits or goes round it.
 //!
-//! What it trades: a little work in compaction for 12 bytes an object. What it can never do: move or free an object while
+//! What it trades: a little work in compaction for 13 bytes an object. What it can never do: move or free an object while
 //! somebody reads it, or hold more than 128 GiB, 2^27 objects, or (where limits on the address space are tighter) what
 //! could be reserved: then `malloc` says [`MallocError::NoMemory`].
 //!
@@ -108,21 +108,37 @@ impl Zsmalloc {
         found.ok_or(BadHandle(handle))
     }
 
+    /// The class for objects of `size` bytes, if there is one.
+    fn class_of(&self, size: usize) -> Option<usize> {
+        let nominal = size.saturating_sub(sizes::SMALLEST).div_ceil(sizes::STEP);
+        self.class_of.get(nominal).copied().map(usize::from)
+    }
+
     /// Takes an object of `size` bytes that begins with `content`.
     fn take(&self, size: usize, content: &[u8]) -> Result<Handle, MallocError> {
         if size == 0 {
             return Err(MallocError::ZeroSize);
         }
-        let nominal = size.saturating_sub(sizes::SMALLEST).div_ceil(sizes::STEP);
-        let class = self.class_of.get(nominal).ok_or(MallocError::TooBig { max: PAGE_SIZE })?;
-        let Locked(class) = &self.classes[usize::from(*class)];
-        let taken = class.lock().malloc(&self.shared, content);
-        if taken == Err(MallocError::NoMemory) && self.shared.pages.any_idle() {
-            // Pages kept for other classes are no reason to refuse.
-            self.trim();
-            return class.lock().malloc(&self.shared, content);
+        let class = self.class_of(size).ok_or(MallocError::TooBig { max: PAGE_SIZE })?;
+        for Locked(class) in &self.classes[class..] {
+            let taken = class.lock().malloc(&self.shared, content);
+            if taken != Err(MallocError::NoMemory) {
+                return taken;
+            }
+            if self.shared.pages.any_idle() {
+                // Pages kept for other classes are no reason to refuse.
+                self.trim();
+                let taken = class.lock().malloc(&self.shared, content);
+                if taken != Err(MallocError::NoMemory) {
+                    return taken;
+                }
+            }
+            // Nor is a class that has no number for one more object: the next has slots large enough too.
+            if !class.lock().is_at_limit() {
+                break;
+            }
         }
-        taken
+        Err(MallocError::NoMemory)
     }
 
     /// Runs `act`, which changes the object, under the lock of its class, when nobody reads it.
@@ -250,5 +266,32 @@ impl Zpool for Zsmalloc {
 
     fn class_stats(&self) -> Vec<ClassStats> {
         self.classes.iter().map(|Locked(class)| class.lock().stats()).collect()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    /// A cell has room for 2^24 locations or so. Who is beyond that gets a larger slot.
+    #[test]
+    fn a_class_at_its_limit_sends_on_to_the_next() {
+        let pool = Zsmalloc::new(&Config::default()).unwrap();
+        assert_eq!(pool.classes[0].0.lock().most_regions, 256);
+        pool.classes[0].0.lock().most_regions = 2;
+        let handles: Vec<_> = (0..2 * 65536 + 3).map(|_| pool.put(&[7; 32]).unwrap()).collect();
+        let used: Vec<_> = pool.class_stats().iter().take(3).map(|class| class.obj_used).collect();
+        assert_eq!(used, [2 * 65536, 3, 0]);
+        // One place gets free, and is used again.
+        pool.free(handles[5]).unwrap();
+        pool.put(&[8; 32]).unwrap();
+        assert_eq!(pool.classes[0].0.lock().stats().obj_used, 2 * 65536);
+        // The largest class has none to send on to.
+        for Locked(class) in &pool.classes {
+            class.lock().most_regions = 2;
+        }
+        let most = 2 * 512;
+        let held = (0..=most).map_while(|_| pool.malloc(PAGE_SIZE).ok()).count();
+        assert_eq!(held, most);
     }
 }

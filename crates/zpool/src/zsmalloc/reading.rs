@@ -14,7 +14,7 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) fn new() -> Reading {
-        Reading { places: [Location::new(0, 0); PLACES], used: 0 }
+        Reading { places: [Location::new(0); PLACES], used: 0 }
     }
 
     /// Notes one more reader of the object there. `false`: there is no room for the note.
