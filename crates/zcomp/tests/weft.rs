@@ -34,11 +34,53 @@ fn tag(number: u8) -> (Like, std::ops::Range<usize>) {
     }
 }
 
+/// The same of the other mode: no other bytes, those as far back as the last ones, or those as far back as a number says.
+enum Told {
+    Zero,
+    Same,
+    New,
+}
+
+fn bytes_tag(number: u8) -> (Told, std::ops::Range<usize>) {
+    match number {
+        0 => (Told::Zero, 0..0),
+        1 => (Told::Same, 0..0),
+        2 => (Told::New, 0..0),
+        3 => (Told::New, 0..4),
+        4 => (Told::New, 4..8),
+        5 => (Told::New, 0..2),
+        6 => (Told::New, 5..8),
+        7 => (Told::New, 0..3),
+        8 => (Told::New, 2..4),
+        9 => (Told::New, 7..8),
+        10 => (Told::Same, 5..8),
+        11 => (Told::Same, 0..2),
+        12 => (Told::Same, 2..8),
+        13 => (Told::Same, 7..8),
+        14 => (Told::Zero, 0..1),
+        _ => (Told::Zero, 0..8),
+    }
+}
+
 /// Takes the first `count` bytes off.
 fn take<'a>(from: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
     let (taken, rest) = from.split_at_checked(count)?;
     *from = rest;
     Some(taken)
+}
+
+/// The tags of all words.
+fn tags(rest: &mut &[u8]) -> Option<Vec<u8>> {
+    let same = take(rest, 8)?.to_vec();
+    let mut tags = Vec::new();
+    let mut group = vec![0; 8];
+    for number in 0..64 {
+        if same[number / 8] >> (number % 8) & 1 == 0 {
+            group = take(rest, 4)?.iter().flat_map(|pair| [pair & 15, pair >> 4]).collect();
+        }
+        tags.extend_from_slice(&group);
+    }
+    Some(tags)
 }
 
 /// The page of a stream, one thing at a time.
@@ -47,15 +89,7 @@ fn reference(stream: &[u8]) -> Option<Vec<u8>> {
     let mut page = Vec::new();
     match mode {
         0 => {
-            let same = take(&mut rest, 8)?.to_vec();
-            let mut tags = Vec::new();
-            let mut group = vec![0; 8];
-            for number in 0..64 {
-                if same[number / 8] >> (number % 8) & 1 == 0 {
-                    group = take(&mut rest, 4)?.iter().flat_map(|pair| [pair & 15, pair >> 4]).collect();
-                }
-                tags.extend_from_slice(&group);
-            }
+            let tags = tags(&mut rest)?;
             let far = tags.iter().filter(|&&number| matches!(tag(number).0, Like::Earlier)).count();
             let mut distances = take(&mut rest, far)?.iter();
             for number in tags {
@@ -77,22 +111,31 @@ fn reference(stream: &[u8]) -> Option<Vec<u8>> {
             }
         }
         1 => {
-            let count = take(&mut rest, 2)?;
-            let count = usize::from(count[0]) + 256 * usize::from(count[1]);
-            let mut records = take(&mut rest, 3 * count)?;
-            while let Some(record) = take(&mut records, 3) {
-                let number = record.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte));
-                page.extend(take(&mut rest, number % 32)?);
-                let (len, distance) = (number / 32 % 128, number / 4096);
-                let from = page.len().checked_sub(distance)?;
-                if distance == 0 && len > 0 || page.len() + len > PAGE_SIZE {
-                    return None;
+            let tags = tags(&mut rest)?;
+            let far = tags.iter().filter(|&&number| matches!(bytes_tag(number).0, Told::New)).count();
+            let low = take(&mut rest, far)?;
+            let high = take(&mut rest, far.div_ceil(2))?;
+            let mut distances = (0..far).map(|at| {
+                let high = if at % 2 == 0 { high[at / 2] % 16 } else { high[at / 2] / 16 };
+                usize::from(low[at]) + 256 * usize::from(high)
+            });
+            let mut distance = 0;
+            for number in tags {
+                let (told, kept) = bytes_tag(number);
+                if matches!(told, Told::New) {
+                    distance = distances.next()?;
                 }
-                for at in from..from + len {
-                    page.push(page[at]);
-                }
+                let mut word = match told {
+                    Told::Zero => vec![0; 8],
+                    Told::Same | Told::New => {
+                        let from = page.len().checked_sub(distance)?;
+                        // All of it from before the 64 bytes that the word is one of.
+                        page[..page.len() / 64 * 64].get(from..from + 8)?.to_vec()
+                    }
+                };
+                word[kept.clone()].copy_from_slice(take(&mut rest, kept.len())?);
+                page.extend(word);
             }
-            page.extend(std::mem::take(&mut rest));
         }
         _ => return None,
     }
@@ -196,53 +239,56 @@ fn all_decoders_agree_on_any_stream() {
 
 /// A stream with the right number of bytes for random tags or records; mostly it has a distance that goes too far back.
 fn made_up(random: &mut Random) -> Vec<u8> {
-    let mut stream = Vec::new();
-    if random.below(2) == 0 {
-        stream.push(0);
-        // At first only tags that need no other word, so that some are good.
-        let first: Vec<u8> = (0..4).map(|_| [0x00, 0x66, 0xcc, 0xff, 0x6c][random.below(5)]).collect();
-        let mut groups = vec![first];
-        let same = random.next() & random.next() & !1;
-        for number in 1..64 {
-            if same >> number & 1 == 0 {
-                groups.push((0..4).map(|_| random.byte()).collect());
-            } else {
-                groups.push(groups[number - 1].clone());
+    let mode = random.below(2);
+    let mut stream = vec![u8::try_from(mode).expect("0 or 1")];
+    // At first only tags that need no other word, so that some are good: of one group, or for bytes of eight words.
+    let alone: &[u8] = if mode == 0 { &[0x00, 0x66, 0xcc, 0xff, 0x6c] } else { &[0x00, 0xfe, 0xee, 0xff] };
+    let first: Vec<u8> = (0..4).map(|_| alone[random.below(alone.len())]).collect();
+    let mut groups = vec![first];
+    let same = random.next() & random.next() & !1;
+    for number in 1..64 {
+        if same >> number & 1 == 0 {
+            let mut group: Vec<u8> = (0..4).map(|_| random.byte()).collect();
+            if mode == 1 && number == 1 {
+                // There is a distance from here on.
+                group[0] = group[0] & 0xf0 | 2;
             }
+            groups.push(group);
+        } else {
+            groups.push(groups[number - 1].clone());
         }
-        stream.extend(same.to_le_bytes());
-        stream.extend(
-            groups.iter().enumerate().filter(|(at, _)| same >> at & 1 == 0).flat_map(|(_, group)| group),
-        );
-        let tags: Vec<u8> = groups.iter().flatten().flat_map(|pair| [pair & 15, pair >> 4]).collect();
+    }
+    stream.extend(same.to_le_bytes());
+    stream
+        .extend(groups.iter().enumerate().filter(|(at, _)| same >> at & 1 == 0).flat_map(|(_, group)| group));
+    let tags: Vec<u8> = groups.iter().flatten().flat_map(|pair| [pair & 15, pair >> 4]).collect();
+    let kept: usize = if mode == 0 {
         for (at, &number) in tags.iter().enumerate() {
             if matches!(tag(number).0, Like::Earlier) {
                 let far = if random.below(300) == 0 { 256 } else { at.min(256) };
                 stream.push(u8::try_from(random.below(far)).expect("below 256"));
             }
         }
-        let kept: usize = tags.iter().map(|&number| tag(number).1.len()).sum();
-        stream.extend((0..kept).map(|_| random.byte()));
+        tags.iter().map(|&number| tag(number).1.len()).sum()
     } else {
-        stream.push(1);
-        let (mut made, mut literals, mut records) = (0, 0, Vec::new());
-        while records.len() < 500 && made < PAGE_SIZE - 200 {
-            let count = random.below(32);
-            let len = if random.below(4) == 0 { random.below(128) } else { random.below(24) };
-            made += count;
-            let distance = match random.below(400) {
+        let far = tags.iter().enumerate().filter(|(_, number)| matches!(bytes_tag(**number).0, Told::New));
+        let distances: Vec<usize> = far
+            .map(|(at, _)| match random.below(300) {
                 0 => random.below(4096),
-                number if number % 3 == 0 => random.below(20).min(made),
-                _ => random.below(made + 1),
-            };
-            let len = if distance == 0 && random.below(50) > 0 { 0 } else { len };
-            records.push(count | len << 5 | distance << 12);
-            (made, literals) = (made + len, literals + count);
-        }
-        stream.extend(u16::try_from(records.len()).expect("few").to_le_bytes());
-        stream.extend(records.iter().flat_map(|record| record.to_le_bytes()[..3].to_vec()));
-        stream.extend((0..literals + PAGE_SIZE - made).map(|_| random.byte()));
-    }
+                // At least 64, which is good for all words of a group.
+                number if number % 3 == 0 => 64 + random.below((8 * at).saturating_sub(64).min(80) + 1),
+                _ => 64 + random.below((8 * at).saturating_sub(64) + 1),
+            })
+            .collect();
+        stream.extend(distances.iter().map(|distance| distance.to_le_bytes()[0]));
+        stream.extend(distances.chunks(2).map(|pair| {
+            let mut high =
+                |at: usize| pair.get(at).map_or(random.byte(), |distance| distance.to_le_bytes()[1]);
+            high(0) & 15 | high(1) << 4
+        }));
+        tags.iter().map(|&number| bytes_tag(number).1.len()).sum()
+    };
+    stream.extend((0..kept).map(|_| random.byte()));
     stream
 }
 

@@ -1,236 +1,201 @@
-//! The mode for pages that are not made of words: repetitions from anywhere, of six bytes and more.
+//! The mode for pages that are not made of words, as text and packed records: 512 words too, but each told by eight bytes that may
+//! begin anywhere before the group of eight words it is in.
 //!
-//! What a repetition takes is three bytes, always: how many literals come before it (5 bits), its length (7) and how far back it
-//! is (12). All of these stand before all literals, so that the decoder knows the next one before it has done with the last.
-//! The search takes the first candidate that a hash of six bytes gives; six and not four, because repetitions of four or five bytes
-//! save one or two bytes and cost as much time as any other (docs/weft.md has the figures).
+//! A repetition of some length is so as many words in a row with the same distance, which is said once, and words at either
+//! end of which only some bytes are taken over. Against one record for each repetition, as others have it, this takes no branch that
+//! could be foretold wrongly, and nothing waits for the end of the repetition before (docs/weft.md has the figures).
+//!
+//! Where the first and where the last four bytes of a word were before is looked up in a table of positions; looking up and
+//! noting down is all that is done one after another, and takes half of the time. Of 64 positions the last seven are left out: their
+//! words end in the next group.
+//!
+//! ```text
+//! tags      as in the other mode
+//! 1 byte    for each tag with a distance: its low eight bits
+//! 4 bits    for each of them: the others
+//! 0-8       for each word: the bytes that are kept
+//! ```
 
-use crate::memory::zeroed;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use super::Simd;
+use super::tags::{GROUP, Groups, SPARE, Tag, WORDS, cheapest, kept, of_kind, tags_of};
+use crate::memory::{Zero, zeroed};
 use crate::{PAGE_SIZE, Page};
 
-/// 4 KiB of table; twice as much makes text 0.5 % smaller.
-const HASH_BITS: u32 = 11;
-/// Bytes that are hashed, and the shortest repetition.
-const LEAST: u32 = 6;
-/// A step grows by one for each 2^PATIENCE bytes without a repetition.
-const PATIENCE: u32 = 5;
-/// Bytes at the end where no repetition starts, so that WIDE literals can be read from wherever one does.
-const TAIL: usize = WIDE;
-/// Bytes copied at once: all literals of a record. Of a repetition, in halves, so that it may overlap itself.
-const WIDE: usize = 32;
-const HALF: usize = WIDE / 2;
+/// What a word is told by: none, bytes as far before it as were taken last, or bytes as far before it as its number says.
+const ZERO: u8 = 0;
+const SAME: u8 = 1;
+const NEW: u8 = 2;
 
-/// Bytes of a record.
-const RECORD: usize = 3;
-/// Most literals and longest repetition of one record. Longer ones take several.
-const MOST_LITERALS: usize = 31;
-const LONGEST: usize = 127;
-/// Records that a page can need at most: one for each LEAST bytes, one more for each MOST_LITERALS or LONGEST of them.
-const MOST_RECORDS: usize = PAGE_SIZE / LEAST as usize + PAGE_SIZE / MOST_LITERALS + PAGE_SIZE / LONGEST + 1;
-/// Bytes of the number of records.
-const COUNT: usize = 2;
+/// Chosen one after another, each time the one that saves most on pages of CPython, SQLite and text.
+const TAGS: [Tag; 16] = [
+    (ZERO, 0, 0),
+    (SAME, 0, 0),
+    (NEW, 0, 0),
+    (NEW, 0, 4),
+    (NEW, 4, 8),
+    (NEW, 0, 2),
+    (NEW, 5, 8),
+    (NEW, 0, 3),
+    (NEW, 2, 4),
+    (NEW, 7, 8),
+    (SAME, 5, 8),
+    (SAME, 0, 2),
+    (SAME, 2, 8),
+    (SAME, 7, 8),
+    (ZERO, 0, 1),
+    (ZERO, 0, 8),
+];
+
+/// One bit for each byte that a tag keeps.
+const KEPT: [u8; 16] = kept(&TAGS);
+/// All bits for a tag with a distance.
+const FAR: [u8; 16] = of_kind(&TAGS, NEW);
+/// All bits for a tag that is told by no other bytes.
+const ALONE: [u8; 16] = of_kind(&TAGS, ZERO);
+/// For each way of being like other bytes: what [`cheapest`] has.
+static CHEAPEST: [[u8; 256]; 3] =
+    [cheapest(&TAGS, ZERO, 0), cheapest(&TAGS, SAME, 0), cheapest(&TAGS, NEW, 3)];
+
+/// Entries of the table of positions, and what the halves of four bytes are multiplied with.
+const SLOTS: usize = 4096;
+const FACTORS: [u16; 2] = [0x9E37, 0x79B1];
+
+/// The last position in a group of which all eight bytes are in it.
+const LAST: usize = 8 * (GROUP - 1);
 
 /// What is known of a page, and the working memory.
 pub(super) struct Memory {
-    /// Where in the page each hash was last. 0 is also what a cleared entry says, and does no harm: the bytes are compared.
-    seen: Box<[u16; 1 << HASH_BITS]>,
-    records: Box<[[u8; RECORD]; MOST_RECORDS]>,
-    count: usize,
-    /// Literals before the last record, and room for WIDE beyond them.
-    literals: Box<[u8; PAGE_SIZE + WIDE]>,
+    simd: Simd,
+    work: Box<[Work; 1]>,
+}
+
+#[derive(Clone, Copy)]
+struct Work {
+    /// The page, and room to read beyond it.
+    page: [u8; PAGE_SIZE + SPARE],
+    /// The entry of the four bytes at each even position, and at each odd one.
+    slots: [[u16; PAGE_SIZE / 2]; 2],
+    seen: [u16; SLOTS],
+    /// Where the first four and the last four bytes of each word were before.
+    likes: [[u16; 2]; WORDS],
+    /// Bytes of each word, a bit each, that differ from zero, and from the three candidates: as far back as its first four bytes
+    /// were found, as its last four were, and as the last four of the word before its group.
+    differing: [[u8; WORDS]; 4],
+    /// How far back the candidates are.
+    back: [[u16; WORDS]; 3],
+    tags: [u8; WORDS / 2],
+    groups: Groups,
+    /// The low eight bits of distances, and the others.
+    distances: [[u8; WORDS + SPARE]; 2],
+    distance_count: usize,
+    /// The bytes that are kept.
+    literals: [u8; PAGE_SIZE + SPARE],
     literal_count: usize,
-    /// First byte of the page that no record makes.
-    rest_from: usize,
+}
+
+impl Zero for Work {
+    const ZERO: Work = Work {
+        page: [0; PAGE_SIZE + SPARE],
+        slots: [[0; PAGE_SIZE / 2]; 2],
+        seen: [0; SLOTS],
+        likes: [[0; 2]; WORDS],
+        differing: [[0; WORDS]; 4],
+        back: [[0; WORDS]; 3],
+        tags: [0; WORDS / 2],
+        groups: Groups::ZERO,
+        distances: [[0; WORDS + SPARE]; 2],
+        distance_count: 0,
+        literals: [0; PAGE_SIZE + SPARE],
+        literal_count: 0,
+    };
 }
 
 impl Memory {
     /// `None` where there is no memory.
-    pub(super) fn new() -> Option<Memory> {
-        Some(Memory {
-            seen: zeroed()?,
-            records: zeroed()?,
-            count: 0,
-            literals: zeroed()?,
-            literal_count: 0,
-            rest_from: 0,
-        })
+    pub(super) fn new(simd: Simd) -> Option<Memory> {
+        Some(Memory { simd, work: zeroed()? })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.seen) + size_of_val(&*self.records) + size_of_val(&*self.literals)
+        size_of_val(&*self.work)
     }
 
-    /// Finds the repetitions. Returns the bytes that [`Memory::write`] will take.
+    /// Finds what each word is told by. Returns the bytes that [`Memory::write`] will take.
     pub(super) fn look(&mut self, page: &Page) -> usize {
+        let [work] = &mut *self.work;
+        work.page[..PAGE_SIZE].copy_from_slice(page);
+        match self.simd {
+            Simd::Portable => portable::hash(work),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Simd::best` saw that the processor has all that it is compiled for.
+            Simd::Avx512 => unsafe { avx512::hash(work) },
+        }
+        work.look_up();
+        match self.simd {
+            Simd::Portable => portable::compare(work),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Simd::Avx512 => unsafe { avx512::compare(work) },
+        }
+        (work.distance_count, work.literal_count) = (0, 0);
+        match self.simd {
+            Simd::Portable => portable::keep(work),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Simd::Avx512 => unsafe { avx512::keep(work) },
+        }
+        work.groups.find(&work.tags);
+        work.groups.len() + work.distance_count + work.distance_count.div_ceil(2) + work.literal_count
+    }
+
+    /// Writes what was found. Returns the length, or `None` where `out` is too small.
+    pub(super) fn write(&self, out: &mut [u8]) -> Option<usize> {
+        let [work] = &*self.work;
+        let room = out.len();
+        let rest = work.groups.write(out)?;
+        let (low, rest) = rest.split_at_mut_checked(work.distance_count)?;
+        let (high, rest) = rest.split_at_mut_checked(work.distance_count.div_ceil(2))?;
+        let (literals, rest) = rest.split_at_mut_checked(work.literal_count)?;
+        low.copy_from_slice(&work.distances[0][..work.distance_count]);
+        for (to, [first, second]) in high.iter_mut().zip(work.distances[1].as_chunks().0) {
+            *to = first | second << 4;
+        }
+        literals.copy_from_slice(&work.literals[..work.literal_count]);
+        Some(room - rest.len())
+    }
+}
+
+impl Work {
+    /// Where the bytes were before. An entry that nobody made says 0, and does no harm: the bytes are compared.
+    fn look_up(&mut self) {
         self.seen.fill(0);
-        (self.count, self.literal_count, self.rest_from) = (0, 0, 0);
-        let mut at = 1;
-        while at < PAGE_SIZE - TAIL {
-            let here = eight(page, at);
-            #[expect(clippy::cast_possible_truncation, reason = "positions are below 4096")]
-            let from = usize::from(std::mem::replace(&mut self.seen[hash(here)], at as u16));
-            let differing = eight(page, from) ^ here;
-            if differing << (u64::BITS - 8 * LEAST) != 0 {
-                at += 1 + ((at - self.rest_from) >> PATIENCE);
-                continue;
+        let [even, odd] = self.slots.each_ref().map(|slots| slots.as_chunks::<{ 4 * GROUP }>().0);
+        let groups = even.iter().zip(odd).zip(self.likes.as_chunks_mut::<GROUP>().0);
+        for (((even, odd), likes), begin) in groups.zip((0u16..).step_by(8 * GROUP)) {
+            for (likes, slots) in likes.iter_mut().zip(even.as_chunks::<4>().0) {
+                *likes = [slots[0], slots[2]].map(|slot| self.seen[usize::from(slot) % SLOTS]);
             }
-            let end = at + alike(page, from, at, differing);
-            self.record(page, at, end, at - from);
-            at = end;
-        }
-        COUNT + RECORD * self.count + self.literal_count + PAGE_SIZE - self.rest_from
-    }
-
-    /// Notes that the bytes from `begin` to before `end` are those `distance` before them.
-    #[inline(always)]
-    fn record(&mut self, page: &Page, begin: usize, end: usize, distance: usize) {
-        let from = self.rest_from;
-        let (mut literals, mut len) = (begin - from, end - begin);
-        let mut done = 0;
-        loop {
-            let (source, target) = (from + done, self.literal_count + done);
-            self.literals[target..target + WIDE].copy_from_slice(&page[source..source + WIDE]);
-            done += WIDE;
-            if done >= literals {
-                break;
+            let mut note = |slot: u16, at: u16| self.seen[usize::from(slot) % SLOTS] = at;
+            for ((even, odd), at) in even[..LAST / 2].iter().zip(odd).zip((begin..).step_by(2)) {
+                note(*even, at);
+                note(*odd, at + 1);
             }
+            note(even[LAST / 2], begin + LAST as u16);
         }
-        self.literal_count += literals;
-        self.rest_from = end;
-        while literals > MOST_LITERALS {
-            self.put(MOST_LITERALS, 0, 0);
-            literals -= MOST_LITERALS;
-        }
-        while len > LONGEST {
-            self.put(literals, LONGEST, distance);
-            (literals, len) = (0, len - LONGEST);
-        }
-        self.put(literals, len, distance);
     }
-
-    #[inline(always)]
-    fn put(&mut self, literals: usize, len: usize, distance: usize) {
-        let record = literals | len << 5 | distance << 12;
-        let [low, middle, high, ..] = record.to_le_bytes();
-        self.records[self.count] = [low, middle, high];
-        self.count += 1;
-    }
-
-    /// Writes what was found in `page`. Returns the length, or `None` where `out` is too small.
-    pub(super) fn write(&self, page: &Page, out: &mut [u8]) -> Option<usize> {
-        let (count, rest) = out.split_first_chunk_mut::<COUNT>()?;
-        let (records, rest) = rest.split_at_mut_checked(RECORD * self.count)?;
-        let (literals, rest) = rest.split_at_mut_checked(self.literal_count)?;
-        let last = &page[self.rest_from..];
-        rest.get_mut(..last.len())?.copy_from_slice(last);
-        literals.copy_from_slice(&self.literals[..self.literal_count]);
-        records.copy_from_slice(self.records[..self.count].as_flattened());
-        #[expect(clippy::cast_possible_truncation, reason = "MOST_RECORDS is below 65536")]
-        let number = self.count as u16;
-        *count = number.to_le_bytes();
-        Some(COUNT + records.len() + literals.len() + last.len())
-    }
-}
-
-#[inline(always)]
-fn hash(word: u64) -> usize {
-    ((word << (u64::BITS - 8 * LEAST)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - HASH_BITS))
-        as usize
-}
-
-/// The eight bytes at `at`; 0 past the end of the page.
-#[inline(always)]
-fn eight(page: &Page, at: usize) -> u64 {
-    page.get(at..at + 8).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-/// How many bytes from `from` and from `at` on are alike, where `differing` is what differs in the first eight.
-#[inline(always)]
-fn alike(page: &Page, from: usize, at: usize, mut differing: u64) -> usize {
-    let mut len = 0;
-    while differing == 0 {
-        len += 8;
-        if at + len + 8 > PAGE_SIZE {
-            let (earlier, later) = (page[from + len..].iter(), page[at + len..].iter());
-            return len + later.zip(earlier).take_while(|(one, other)| one == other).count();
-        }
-        differing = eight(page, from + len) ^ eight(page, at + len);
-    }
-    len + (differing.trailing_zeros() / 8) as usize
 }
 
 /// Fills `page` from exactly `data`; `None` where that is no page.
-pub(super) fn decompress(data: &[u8], page: &mut Page) -> Option<()> {
-    let (count, rest) = data.split_first_chunk::<COUNT>()?;
-    let (records, mut literals) = rest.split_at_checked(RECORD * usize::from(u16::from_le_bytes(*count)))?;
-    let mut at = 0;
-    for &[low, middle, high] in records.as_chunks::<RECORD>().0 {
-        let record = usize::from(low) | usize::from(middle) << 8 | usize::from(high) << 16;
-        let (count, len, distance) = (record & 31, record >> 5 & 127, record >> 12);
-        let begin = at + count;
-        let (from, end) = (begin.checked_sub(distance)?, begin + len);
-        if distance == 0 && len > 0 {
-            return None;
-        }
-        // Away from both ends there is room to copy more than what counts, which what follows writes over: few records then take a
-        // branch of their own.
-        if end <= PAGE_SIZE - WIDE
-            && let Some(some) = literals.first_chunk::<WIDE>()
-        {
-            page[at..at + WIDE].copy_from_slice(some);
-            match distance {
-                HALF.. => {
-                    copy::<HALF>(page, from, begin);
-                    copy::<HALF>(page, from + HALF, begin + HALF);
-                    for done in (WIDE..len).step_by(HALF) {
-                        copy::<HALF>(page, from + done, begin + done);
-                    }
-                }
-                8.. => (0..len).step_by(8).for_each(|done| copy::<8>(page, from + done, begin + done)),
-                1.. => {
-                    let (pattern, step) = repeated(&page[from..], distance);
-                    for done in (0..len).step_by(step) {
-                        page[begin + done..begin + done + 8].copy_from_slice(&pattern.to_le_bytes());
-                    }
-                }
-                0 => {}
-            }
-        } else {
-            page.get_mut(at..begin)?.copy_from_slice(literals.get(..count)?);
-            page.get(begin..end)?;
-            for (from, to) in (from..).zip(begin..end) {
-                page[to] = page[from];
-            }
-        }
-        literals = &literals[count..];
-        at = end;
+pub(super) fn decompress(simd: Simd, data: &[u8], page: &mut Page) -> Option<()> {
+    let (tags, rest) = tags_of(data)?;
+    match simd {
+        Simd::Portable => portable::decompress(&tags, rest, page),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `Simd::best` saw that the processor has all that it is compiled for.
+        Simd::Avx512 => unsafe { avx512::decompress(&tags, rest, page) },
     }
-    let rest = page.get_mut(at..).filter(|rest| rest.len() == literals.len())?;
-    rest.copy_from_slice(literals);
-    Some(())
-}
-
-/// Copies N bytes that are at least N before where they go.
-#[inline(always)]
-fn copy<const N: usize>(page: &mut Page, from: usize, to: usize) {
-    page.copy_within(from..from + N, to);
-}
-
-/// Eight bytes that repeat the first `distance` of `bytes`, and after how many of them they begin anew.
-#[inline(always)]
-fn repeated(bytes: &[u8], distance: usize) -> (u64, usize) {
-    const TIMES: [u64; 8] = [
-        0,
-        0x0101_0101_0101_0101,
-        0x0001_0001_0001_0001,
-        1 | 1 << 24 | 1 << 48,
-        1 | 1 << 32,
-        1 | 1 << 40,
-        1 | 1 << 48,
-        1 | 1 << 56,
-    ];
-    const STEP: [usize; 8] = [8, 8, 8, 6, 8, 5, 6, 7];
-    let bits = 64 - 8 * distance;
-    let eight = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    ((eight << bits >> bits).wrapping_mul(TIMES[distance % 8]), STEP[distance % 8])
 }

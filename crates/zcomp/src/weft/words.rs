@@ -21,21 +21,14 @@ mod portable;
 
 use std::ops::Range;
 
+use super::Simd;
+use super::tags::{BLOCK, GROUP, Groups, RAW, SPARE, Tag, WORDS, cheapest, kept, of_kind, tags_of};
 use crate::memory::{Zero, zeroed};
 use crate::{PAGE_SIZE, Page};
 
-const WORDS: usize = PAGE_SIZE / 8;
-/// Words that a pass takes at once, and how many such blocks there are.
-const BLOCK: usize = 64;
 const BLOCKS: usize = WORDS / BLOCK;
 /// Blocks that tell what a page is made of.
 const QUARTER: usize = BLOCKS / 4;
-/// Words in a group of tags, and how many groups there are.
-const GROUP: usize = 8;
-const GROUPS: usize = WORDS / GROUP;
-/// Bytes of a group's tags, and of the bits that say which groups are repeated.
-const GROUP_BYTES: usize = GROUP / 2;
-const SAME_BYTES: usize = GROUPS / 8;
 /// More of the first quarter's words kept whole: the page is not made of words.
 const RAW_QUARTER: usize = 40;
 /// More of all words kept whole: perhaps it is not.
@@ -45,114 +38,64 @@ const BEFORE: usize = 8;
 /// Entries of each table of hashes, and what a key is multiplied with.
 const SLOTS: usize = 1024;
 const HASH: u32 = 0x9E37_79B1;
-/// Bytes that may be written beyond the end of what counts.
-const SPARE: usize = 64;
 
-/// What a word is told by.
-#[derive(Clone, Copy, PartialEq)]
-enum Like {
-    Zero,
-    Last,
-    LastButOne,
-    /// So far back as its byte says.
-    Earlier,
-}
-
-/// A tag: what the word is like, and its bytes that are kept, from the first to before the end, the lowest being 0.
-type Tag = (Like, u8, u8);
+/// What a word is told by: none, the last, the last but one, or one so far back as its byte says.
+const ZERO: u8 = 0;
+const LAST: u8 = 1;
+const LAST_BUT_ONE: u8 = 2;
+const EARLIER: u8 = 3;
 
 const TAGS: [Tag; 16] = [
-    (Like::Zero, 0, 0),
-    (Like::Last, 0, 0),
-    (Like::LastButOne, 0, 0),
-    (Like::Earlier, 0, 0),
-    (Like::Earlier, 0, 1),
-    (Like::Earlier, 0, 2),
-    (Like::Zero, 0, 2),
-    (Like::Last, 0, 2),
-    (Like::LastButOne, 0, 2),
-    (Like::Earlier, 4, 6),
-    (Like::Earlier, 4, 8),
-    (Like::LastButOne, 4, 8),
-    (Like::Zero, 0, 5),
-    (Like::Last, 0, 6),
-    (Like::LastButOne, 0, 7),
-    (Like::Zero, 0, 8),
+    (ZERO, 0, 0),
+    (LAST, 0, 0),
+    (LAST_BUT_ONE, 0, 0),
+    (EARLIER, 0, 0),
+    (EARLIER, 0, 1),
+    (EARLIER, 0, 2),
+    (ZERO, 0, 2),
+    (LAST, 0, 2),
+    (LAST_BUT_ONE, 0, 2),
+    (EARLIER, 4, 6),
+    (EARLIER, 4, 8),
+    (LAST_BUT_ONE, 4, 8),
+    (ZERO, 0, 5),
+    (LAST, 0, 6),
+    (LAST_BUT_ONE, 0, 7),
+    (ZERO, 0, 8),
 ];
-/// The tag of a word that is kept whole.
-const RAW: u8 = 15;
-
 /// One bit for each byte that a tag keeps.
-const KEPT: [u8; 16] = {
-    let mut kept = [0; 16];
-    let mut tag = 0;
-    while tag < 16 {
-        let (_, first, end) = TAGS[tag];
-        kept[tag] = ((1u16 << end) - (1u16 << first)) as u8;
-        tag += 1;
-    }
-    kept
-};
+const KEPT: [u8; 16] = kept(&TAGS);
 /// All bits for a tag with a distance.
-const FAR: [u8; 16] = of_kind(Like::Earlier);
+const FAR: [u8; 16] = of_kind(&TAGS, EARLIER);
 /// All bits for a tag that is told by no other word.
-const NEW: [u8; 16] = of_kind(Like::Zero);
-/// Words back, less one, where the tag alone says it. Where no word is told by, far: nobody has to wait for that one.
+const NEW: [u8; 16] = of_kind(&TAGS, ZERO);
+/// Words back, less one, where the tag alone says it.
 const BACK: [u8; 16] = {
-    let mut back = [u8::MAX; 16];
+    let mut back = [0; 16];
     let mut tag = 0;
     while tag < 16 {
         match TAGS[tag].0 {
-            Like::Last => back[tag] = 0,
-            Like::LastButOne => back[tag] = 1,
-            Like::Zero | Like::Earlier => {}
+            LAST => back[tag] = 0,
+            LAST_BUT_ONE => back[tag] = 1,
+            _ => {}
         }
         tag += 1;
     }
     back
 };
 
-/// For each way of being like a word and each set of bytes that differ (a bit each): the cheapest tag, in the low four bits, and
-/// above them the bytes that it takes beside the tag.
-static CHEAPEST: [[u8; 256]; 4] =
-    [cheapest(Like::Zero), cheapest(Like::Last), cheapest(Like::LastButOne), cheapest(Like::Earlier)];
-
-const fn of_kind(like: Like) -> [u8; 16] {
-    let mut all = [0; 16];
-    let mut tag = 0;
-    while tag < 16 {
-        if TAGS[tag].0 as u8 == like as u8 {
-            all[tag] = u8::MAX;
-        }
-        tag += 1;
-    }
-    all
-}
-
-const fn cheapest(like: Like) -> [u8; 256] {
-    let mut table = [8 << 4 | RAW; 256];
-    let mut differing = 0;
-    while differing < 256 {
-        let mut tag = 0;
-        while tag < 16 {
-            if TAGS[tag].0 as u8 == like as u8 && differing as u8 & !KEPT[tag] == 0 {
-                let bytes = KEPT[tag].count_ones() as u8 + FAR[tag] / u8::MAX;
-                let choice = bytes << 4 | tag as u8;
-                if choice < table[differing] {
-                    table[differing] = choice;
-                }
-            }
-            tag += 1;
-        }
-        differing += 1;
-    }
-    table
-}
+/// For each way of being like a word: what [`cheapest`] has.
+static CHEAPEST: [[u8; 256]; 4] = [
+    cheapest(&TAGS, ZERO, 0),
+    cheapest(&TAGS, LAST, 0),
+    cheapest(&TAGS, LAST_BUT_ONE, 0),
+    cheapest(&TAGS, EARLIER, 2),
+];
 
 /// What a page comes to.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Found {
-    /// Groups of tags that are not as the one before.
+    /// Bytes of the tags.
     groups: usize,
     distances: usize,
     /// Bytes that are kept.
@@ -164,7 +107,7 @@ pub(super) struct Found {
 impl Found {
     /// The bytes that [`Memory::write`] will take.
     pub(super) fn len(&self) -> usize {
-        SAME_BYTES + GROUP_BYTES * self.groups + self.distances + self.literals
+        self.groups + self.distances + self.literals
     }
 
     /// Whether the other mode may be better: many words are like no other, or nearly all are an earlier one, as where
@@ -178,30 +121,6 @@ impl Found {
 pub(super) struct Memory {
     simd: Simd,
     work: Box<[Work; 1]>,
-    parts: Box<[Parts; 1]>,
-}
-
-/// Which of the twins does the passes.
-#[derive(Clone, Copy)]
-enum Simd {
-    Portable,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-/// Whether there is more than the portable twin.
-pub(super) fn is_fast() -> bool {
-    !matches!(Simd::best(), Simd::Portable)
-}
-
-impl Simd {
-    fn best() -> Simd {
-        #[cfg(target_arch = "x86_64")]
-        if avx512::is_there() {
-            return Simd::Avx512;
-        }
-        Simd::Portable
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -216,8 +135,7 @@ struct Work {
     earlier: [[u8; 2]; WORDS],
     seen: [[u8; SLOTS]; 2],
     tags: [u8; WORDS / 2],
-    groups: [[u8; GROUP_BYTES]; GROUPS],
-    same: u64,
+    groups: Groups,
     distances: [u8; WORDS + SPARE],
     /// The bytes that are kept.
     literals: [u8; PAGE_SIZE + SPARE],
@@ -232,8 +150,7 @@ impl Zero for Work {
         earlier: [[0; 2]; WORDS],
         seen: [[0; SLOTS]; 2],
         tags: [0; WORDS / 2],
-        groups: [[0; GROUP_BYTES]; GROUPS],
-        same: 0,
+        groups: Groups::ZERO,
         distances: [0; WORDS + SPARE],
         literals: [0; PAGE_SIZE + SPARE],
         found: Found { groups: 0, distances: 0, literals: 0, raw: 0 },
@@ -242,13 +159,12 @@ impl Zero for Work {
 
 impl Memory {
     /// `None` where there is no memory.
-    pub(super) fn new(simd: bool) -> Option<Memory> {
-        let simd = if simd { Simd::best() } else { Simd::Portable };
-        Some(Memory { simd, work: zeroed()?, parts: zeroed()? })
+    pub(super) fn new(simd: Simd) -> Option<Memory> {
+        Some(Memory { simd, work: zeroed()? })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.work) + size_of_val(&*self.parts)
+        size_of_val(&*self.work)
     }
 
     /// Finds what each word is told by. `None` where the first quarter shows that the page is not made of words.
@@ -263,7 +179,7 @@ impl Memory {
     /// What the page would come to if all of it were as the first quarter, where [`Memory::look`] stopped after that.
     pub(super) fn expected(&self) -> usize {
         let [work] = &*self.work;
-        let groups = QUARTER * BLOCK / GROUP;
+        let groups = QUARTER * BLOCK / 2;
         Found { groups, ..work.found }.len() * (BLOCKS / QUARTER)
     }
 
@@ -271,29 +187,21 @@ impl Memory {
     pub(super) fn look_on(&mut self, page: &Page) -> Found {
         let [work] = &mut *self.work;
         work.choose(self.simd, page, QUARTER..BLOCKS);
-        work.group();
+        work.groups.find(&work.tags);
+        work.found.groups = work.groups.len();
         work.found
     }
 
     /// Writes what was found. Returns the length, or `None` where `out` is too small.
     pub(super) fn write(&self, out: &mut [u8]) -> Option<usize> {
         let [work] = &*self.work;
-        let out = out.get_mut(..work.found.len())?;
-        let (same, rest) = out.split_first_chunk_mut::<SAME_BYTES>()?;
-        *same = work.same.to_le_bytes();
-        let (groups, rest) = rest.split_at_mut(GROUP_BYTES * work.found.groups);
-        groups.copy_from_slice(work.groups[..work.found.groups].as_flattened());
+        let len = work.found.len();
+        let out = out.get_mut(..len)?;
+        let rest = work.groups.write(out)?;
         let (distances, literals) = rest.split_at_mut(work.found.distances);
         distances.copy_from_slice(&work.distances[..work.found.distances]);
         literals.copy_from_slice(&work.literals[..work.found.literals]);
-        Some(out.len())
-    }
-
-    /// Fills `page` from exactly `data`; `None` where that is no page.
-    pub(super) fn decompress(&mut self, data: &[u8], page: &mut Page) -> Option<()> {
-        let [parts] = &mut *self.parts;
-        parts.find(self.simd, data)?;
-        parts.put_together(page)
+        Some(len)
     }
 }
 
@@ -345,26 +253,13 @@ impl Work {
                 [std::mem::replace(&mut first[one], now), std::mem::replace(&mut second[other], now)];
         }
     }
-
-    /// Leaves out the groups that are as the one before.
-    fn group(&mut self) {
-        let (mut same, mut count, mut before) = (0, 0, 0);
-        for (at, group) in self.tags.as_chunks::<GROUP_BYTES>().0.iter().enumerate() {
-            self.groups[count] = *group;
-            let now = u32::from_le_bytes(*group);
-            count += usize::from(now != before);
-            same |= u64::from(now == before) << at;
-            before = now;
-        }
-        (self.same, self.found.groups) = (same, count);
-    }
 }
 
 /// What the decoder knows of each word before it puts them together.
 #[derive(Clone, Copy)]
-struct Parts {
-    /// Words back, less one.
-    back: [u8; WORDS],
+pub(super) struct Parts {
+    /// Which word it is told by: one before it, or itself where nothing is taken over.
+    from: [u16; WORDS],
     /// The bits that are the other word's.
     others: [u64; WORDS],
     /// The bits that are its own.
@@ -372,40 +267,30 @@ struct Parts {
 }
 
 impl Zero for Parts {
-    const ZERO: Parts = Parts { back: [0; WORDS], others: [0; WORDS], own: [0; WORDS] };
+    const ZERO: Parts = Parts { from: [0; WORDS], others: [0; WORDS], own: [0; WORDS] };
 }
 
 impl Parts {
-    fn find(&mut self, simd: Simd, data: &[u8]) -> Option<()> {
-        let (same, rest) = data.split_first_chunk::<SAME_BYTES>()?;
-        let same = u64::from_le_bytes(*same);
-        let (groups, rest) = rest.split_at_checked(GROUP_BYTES * same.count_zeros() as usize)?;
-        let mut groups = groups.as_chunks::<GROUP_BYTES>().0.iter();
-        let mut tags = [0; WORDS / 2];
-        let mut group = [0; GROUP_BYTES];
-        for (at, tags) in tags.as_chunks_mut::<GROUP_BYTES>().0.iter_mut().enumerate() {
-            if same >> at & 1 == 0 {
-                group = *groups.next()?;
-            }
-            *tags = group;
-        }
-        match simd {
-            Simd::Portable => portable::take_apart(&tags, rest, self),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `Simd::best` saw that the processor has all that it is compiled for.
-            Simd::Avx512 => unsafe { avx512::take_apart(&tags, rest, self) },
-        }
-    }
-
     fn put_together(&self, page: &mut Page) -> Option<()> {
         let words: &mut [[u8; 8]; WORDS] = page.as_chunks_mut().0.try_into().ok()?;
         for at in 0..WORDS {
-            // Where no word is told by, this is any word, of which nothing is taken.
-            let like = u64::from_le_bytes(words[at.wrapping_sub(1 + usize::from(self.back[at])) % WORDS]);
+            let like = u64::from_le_bytes(words[usize::from(self.from[at]) % WORDS]);
             words[at] = (like & self.others[at] | self.own[at]).to_le_bytes();
         }
         Some(())
     }
+}
+
+/// Fills `page` from exactly `data`; `None` where that is no page.
+pub(super) fn decompress(simd: Simd, data: &[u8], parts: &mut Parts, page: &mut Page) -> Option<()> {
+    let (tags, rest) = tags_of(data)?;
+    match simd {
+        Simd::Portable => portable::take_apart(&tags, rest, parts),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `Simd::best` saw that the processor has all that it is compiled for.
+        Simd::Avx512 => unsafe { avx512::take_apart(&tags, rest, parts) },
+    }?;
+    parts.put_together(page)
 }
 
 #[cfg(test)]
@@ -414,9 +299,7 @@ mod tests {
 
     #[test]
     fn what_differs_is_kept() {
-        for (like, table) in
-            [Like::Zero, Like::Last, Like::LastButOne, Like::Earlier].into_iter().zip(&CHEAPEST)
-        {
+        for (like, table) in (ZERO..).zip(&CHEAPEST) {
             for (differing, choice) in (0..=u8::MAX).zip(table) {
                 let tag = usize::from(choice & 15);
                 assert_eq!(differing & !KEPT[tag], 0);

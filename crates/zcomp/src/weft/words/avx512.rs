@@ -9,17 +9,7 @@ use std::ops::Range;
 use super::{
     BACK, BEFORE, BLOCK, CHEAPEST, FAR, GROUP, HASH, KEPT, NEW, Parts, RAW, SLOTS, SPARE, WORDS, Work,
 };
-
-/// Whether the processor has what the passes are compiled for.
-pub(super) fn is_there() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vbmi")
-        && is_x86_feature_detected!("avx512vbmi2")
-        && is_x86_feature_detected!("popcnt")
-}
+use crate::weft::avx512::*;
 
 /// Compares with the words right before, and finds the entries in the tables.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -91,9 +81,7 @@ pub(super) fn keep(work: &mut Work, blocks: Range<usize>) {
         let (one, other) = (of(3, 3), of(3, 4));
         let choice = _mm512_min_epu8(near, _mm512_min_epu8(one, other));
         let tags = _mm512_and_si512(choice, _mm512_set1_epi8(0x0f));
-        // Two to a byte, the first the lower.
-        let pairs = _mm512_cvtepi16_epi8(_mm512_maddubs_epi16(tags, _mm512_set1_epi16(0x1001)));
-        store_half::<u8, { BLOCK / 2 }>(from_mut(&mut work.tags, block * BLOCK / 2), pairs);
+        store_half::<u8, { BLOCK / 2 }>(from_mut(&mut work.tags, block * BLOCK / 2), in_pairs(tags));
         let raw = _mm512_cmpeq_epi8_mask(tags, _mm512_set1_epi8(RAW.cast_signed()));
         work.found.raw += raw.count_ones() as usize;
 
@@ -124,16 +112,6 @@ pub(super) fn keep(work: &mut Work, blocks: Range<usize>) {
     }
 }
 
-/// Each byte's entry in a table of 256.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn cheapest(table: &[u8; 256], differing: __m512i) -> __m512i {
-    let part = |number: usize| load::<u8, 64>(from(table, 64 * number));
-    let low = _mm512_permutex2var_epi8(part(0), differing, part(1));
-    let high = _mm512_permutex2var_epi8(part(2), differing, part(3));
-    _mm512_mask_blend_epi8(_mm512_movepi8_mask(differing), low, high)
-}
-
 /// Finds the parts of each word; `None` where `data` has others than the tags say.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
 pub(super) fn take_apart(pairs: &[u8; WORDS / 2], data: &[u8], parts: &mut Parts) -> Option<()> {
@@ -142,9 +120,7 @@ pub(super) fn take_apart(pairs: &[u8; WORDS / 2], data: &[u8], parts: &mut Parts
     let mut tags = [[0u8; BLOCK]; WORDS / BLOCK];
     let mut distance_count = 0;
     for (tags, pairs) in tags.iter_mut().zip(pairs.as_chunks::<{ BLOCK / 2 }>().0) {
-        let pairs = _mm512_cvtepu8_epi16(load_half(pairs));
-        let both = _mm512_or_si512(pairs, _mm512_slli_epi16::<4>(pairs));
-        let block = _mm512_and_si512(both, _mm512_set1_epi8(0x0f));
+        let block = one_each(load_half(pairs));
         store(tags, block);
         distance_count += _mm512_movepi8_mask(_mm512_shuffle_epi8(far_by, block)).count_ones() as usize;
     }
@@ -155,12 +131,23 @@ pub(super) fn take_apart(pairs: &[u8; WORDS / 2], data: &[u8], parts: &mut Parts
         let far = _mm512_movepi8_mask(_mm512_shuffle_epi8(far_by, tags));
         let back = _mm512_mask_expand_epi8(_mm512_shuffle_epi8(back_by, tags), far, load_some(distances));
         distances = distances.get(far.count_ones() as usize..)?;
-        store::<u8, BLOCK>(from_mut(&mut parts.back, block * BLOCK), back);
         let new = _mm512_movepi8_mask(_mm512_shuffle_epi8(new_by, tags));
         if block < 256 / BLOCK {
             // Farther on every distance that a byte can say is within the page.
             let number = _mm512_add_epi8(load(&NUMBERS), _mm512_set1_epi8((block * BLOCK) as i8));
             beyond |= _mm512_cmpge_epu8_mask(back, number) & !new;
+        }
+        for (half, back) in
+            [_mm512_castsi512_si256(back), _mm512_extracti64x4_epi64::<1>(back)].into_iter().enumerate()
+        {
+            let at = block * BLOCK + half * BLOCK / 2;
+            let words = _mm512_add_epi16(
+                _mm512_cvtepu8_epi16(load_half::<u8, 32>(from(&NUMBERS, 0))),
+                _mm512_set1_epi16(at as i16),
+            );
+            let back = _mm512_add_epi16(_mm512_cvtepu8_epi16(back), _mm512_set1_epi16(1));
+            let other = _mm512_mask_sub_epi16(words, !(new >> (half * BLOCK / 2)) as u32, words, back);
+            store::<u16, { BLOCK / 2 }>(from_mut(&mut parts.from, at), other);
         }
         let mut kept = [0u8; BLOCK];
         store(&mut kept, _mm512_shuffle_epi8(kept_by, tags));
@@ -175,104 +162,4 @@ pub(super) fn take_apart(pairs: &[u8; WORDS / 2], data: &[u8], parts: &mut Parts
         }
     }
     (beyond == 0 && literals.is_empty()).then_some(())
-}
-
-/// 0 to 63.
-const NUMBERS: [u8; BLOCK] = {
-    let mut numbers = [0; BLOCK];
-    let mut at = 0;
-    while at < BLOCK {
-        numbers[at] = at as u8;
-        at += 1;
-    }
-    numbers
-};
-
-/// The `N` items from `at` on.
-#[inline(always)]
-fn from<T, const N: usize>(items: &[T], at: usize) -> &[T; N] {
-    items[at..].first_chunk().expect("the passes stay within their arrays")
-}
-
-#[inline(always)]
-fn from_mut<T, const N: usize>(items: &mut [T], at: usize) -> &mut [T; N] {
-    items[at..].first_chunk_mut().expect("the passes stay within their arrays")
-}
-
-/// Integers, and arrays of them: any bytes are one.
-trait Plain {}
-impl Plain for u8 {}
-impl Plain for u64 {}
-impl Plain for [u8; 2] {}
-impl Plain for [u16; 2] {}
-
-/// 64 bytes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load<T: Plain, const N: usize>(items: &[T; N]) -> __m512i {
-    const { assert!(size_of::<[T; N]>() == size_of::<__m512i>()) };
-    // SAFETY: as many bytes can be read there, by the assertion.
-    unsafe { _mm512_loadu_si512(items.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store<T: Plain, const N: usize>(items: &mut [T; N], value: __m512i) {
-    const { assert!(size_of::<[T; N]>() == size_of::<__m512i>()) };
-    // SAFETY: as many bytes can be written there, by the assertion, and any bytes are integers.
-    unsafe { _mm512_storeu_si512(items.as_mut_ptr().cast(), value) }
-}
-
-/// The first 64 bytes, or zeros after those that there are.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn load_some(items: &[u8]) -> __m512i {
-    match items.first_chunk::<64>() {
-        Some(chunk) => load(chunk),
-        // SAFETY: bytes whose bit is not set are not read, and as many bits are set as there are bytes.
-        None => unsafe { _mm512_maskz_loadu_epi8((1 << items.len()) - 1, items.as_ptr().cast()) },
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn both(low: __m256i, high: __m256i) -> __m512i {
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_half(items: &[u8; 32]) -> __m256i {
-    // SAFETY: 32 bytes can be read there.
-    unsafe { _mm256_loadu_si256(items.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store_half<T: Plain, const N: usize>(items: &mut [T; N], value: __m256i) {
-    const { assert!(size_of::<[T; N]>() == size_of::<__m256i>()) };
-    // SAFETY: as many bytes can be written there, by the assertion, and any bytes are integers.
-    unsafe { _mm256_storeu_si256(items.as_mut_ptr().cast(), value) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_quarter(items: &[[u8; 2]; GROUP]) -> __m128i {
-    // SAFETY: 16 bytes can be read there.
-    unsafe { _mm_loadu_si128(items.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store_quarter(items: &mut [[u8; 2]; GROUP], value: __m128i) {
-    // SAFETY: 16 bytes can be written there.
-    unsafe { _mm_storeu_si128(items.as_mut_ptr().cast(), value) }
-}
-
-/// The table of sixteen in every lane of 16 bytes, for a shuffle.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn each_lane(table: &[u8; 16]) -> __m512i {
-    // SAFETY: 16 bytes can be read there.
-    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
 }

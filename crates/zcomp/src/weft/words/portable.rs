@@ -3,15 +3,7 @@
 use std::ops::Range;
 
 use super::{BACK, BEFORE, BLOCK, CHEAPEST, FAR, KEPT, NEW, Parts, RAW, SLOTS, TAGS, WORDS, Work};
-
-/// The bytes, a bit each, that are not zero.
-#[inline(always)]
-fn not_zero(word: u64) -> u8 {
-    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    let high = (((word & LOW) + LOW) | word) & !LOW;
-    // Each high bit to its place in the top byte; no two of the sums meet.
-    (high.wrapping_mul(0x0002_0408_1020_4081) >> 56) as u8
-}
+use crate::weft::tags::{kept_bits, not_zero, take_kept};
 
 /// What differs from the words right before, and the entries in the tables.
 pub(super) fn compare_near(work: &mut Work, blocks: Range<usize>) {
@@ -62,21 +54,7 @@ pub(super) fn keep(work: &mut Work, blocks: Range<usize>) {
 }
 
 /// The bits of the bytes that a tag keeps.
-static BITS: [u64; 16] = {
-    let mut bits = [0; 16];
-    let mut tag = 0;
-    while tag < 16 {
-        let mut byte = 0;
-        while byte < 8 {
-            if KEPT[tag] >> byte & 1 == 1 {
-                bits[tag] |= 0xff << (8 * byte);
-            }
-            byte += 1;
-        }
-        tag += 1;
-    }
-    bits
-};
+static BITS: [u64; 16] = kept_bits(&TAGS);
 
 /// Finds the parts of each word; `None` where `data` has others than the tags say.
 pub(super) fn take_apart(tags: &[u8; WORDS / 2], data: &[u8], parts: &mut Parts) -> Option<()> {
@@ -88,19 +66,10 @@ pub(super) fn take_apart(tags: &[u8; WORDS / 2], data: &[u8], parts: &mut Parts)
         if NEW[tag] == 0 && usize::from(back) >= at {
             return None;
         }
-        parts.back[at] = back;
+        let other = if NEW[tag] == 0 { at - 1 - usize::from(back) } else { at };
+        parts.from[at] = other as u16;
         parts.others[at] = if NEW[tag] == 0 { !BITS[tag] } else { 0 };
-        let count = KEPT[tag].count_ones() as usize;
-        let kept = match literals.first_chunk() {
-            Some(chunk) => *chunk,
-            None => {
-                let mut chunk = [0; 8];
-                chunk[..literals.len()].copy_from_slice(literals);
-                chunk
-            }
-        };
-        parts.own[at] = u64::from_le_bytes(kept) << ((8 * TAGS[tag].1) & 63) & BITS[tag];
-        literals = literals.get(count..)?;
+        parts.own[at] = take_kept(&mut literals, TAGS[tag])? & BITS[tag];
     }
     literals.is_empty().then_some(())
 }
