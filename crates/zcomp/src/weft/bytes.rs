@@ -175,16 +175,19 @@ impl Work {
         self.seen.fill(0);
         let [even, odd] = self.slots.each_ref().map(|slots| slots.as_chunks::<{ 4 * GROUP }>().0);
         let groups = even.iter().zip(odd).zip(self.likes.as_chunks_mut::<GROUP>().0);
-        for (((even, odd), likes), begin) in groups.zip((0u16..).step_by(8 * GROUP)) {
+        let mut begin = 0;
+        for ((even, odd), likes) in groups {
             for (likes, slots) in likes.iter_mut().zip(even.as_chunks::<4>().0) {
                 *likes = [slots[0], slots[2]].map(|slot| self.seen[usize::from(slot) % SLOTS]);
             }
             let mut note = |slot: u16, at: u16| self.seen[usize::from(slot) % SLOTS] = at;
-            for ((even, odd), at) in even[..LAST / 2].iter().zip(odd).zip((begin..).step_by(2)) {
-                note(*even, at);
-                note(*odd, at + 1);
+            for pair in 0..LAST / 2 {
+                let at = begin + 2 * pair as u16;
+                note(even[pair], at);
+                note(odd[pair], at + 1);
             }
             note(even[LAST / 2], begin + LAST as u16);
+            begin += 8 * GROUP as u16;
         }
     }
 }
