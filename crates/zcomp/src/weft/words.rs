@@ -29,7 +29,8 @@ use crate::{PAGE_SIZE, Page};
 const BLOCKS: usize = WORDS / BLOCK;
 /// Blocks that tell what a page is made of.
 const QUARTER: usize = BLOCKS / 4;
-/// More of the first quarter's words kept whole: the page is not made of words.
+/// More of the first block's words kept whole, or of the first quarter's: the page is not made of words.
+const RAW_BLOCK: usize = 48;
 const RAW_QUARTER: usize = 40;
 /// More of all words kept whole: perhaps it is not.
 const RAW_PAGE: usize = 160;
@@ -121,6 +122,8 @@ impl Found {
 pub(super) struct Memory {
     simd: Simd,
     work: Box<[Work; 1]>,
+    /// Blocks that have been looked at.
+    done: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -160,33 +163,41 @@ impl Zero for Work {
 impl Memory {
     /// `None` where there is no memory.
     pub(super) fn new(simd: Simd) -> Option<Memory> {
-        Some(Memory { simd, work: zeroed()? })
+        Some(Memory { simd, work: zeroed()?, done: BLOCKS })
     }
 
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.work)
     }
 
-    /// Finds what each word is told by. `None` where the first quarter shows that the page is not made of words.
+    /// Finds what each word is told by. `None` where the first block, or the first quarter, shows that
+    /// the page is not made of words.
     pub(super) fn look(&mut self, page: &Page) -> Option<Found> {
         let [work] = &mut *self.work;
         work.seen.as_flattened_mut().fill(0);
         work.found = Found::default();
-        work.choose(self.simd, page, 0..QUARTER);
-        if work.found.raw > RAW_QUARTER { None } else { Some(self.look_on(page)) }
+        for (blocks, most) in [(0..1, RAW_BLOCK), (1..QUARTER, RAW_QUARTER)] {
+            self.done = blocks.end;
+            work.choose(self.simd, page, blocks);
+            if work.found.raw > most {
+                return None;
+            }
+        }
+        Some(self.look_on(page))
     }
 
-    /// What the page would come to if all of it were as the first quarter, where [`Memory::look`] stopped after that.
+    /// What the page would come to if all of it were as what [`Memory::look`] stopped after.
     pub(super) fn expected(&self) -> usize {
         let [work] = &*self.work;
-        let groups = QUARTER * BLOCK / 2;
-        Found { groups, ..work.found }.len() * (BLOCKS / QUARTER)
+        let groups = self.done * BLOCK / 2;
+        Found { groups, ..work.found }.len() * BLOCKS / self.done
     }
 
-    /// The rest of what [`Memory::look`] does, where that stopped after the first quarter.
+    /// The rest of what [`Memory::look`] does, where that stopped before.
     pub(super) fn look_on(&mut self, page: &Page) -> Found {
         let [work] = &mut *self.work;
-        work.choose(self.simd, page, QUARTER..BLOCKS);
+        work.choose(self.simd, page, self.done..BLOCKS);
+        self.done = BLOCKS;
         work.groups.find(&work.tags);
         work.found.groups = work.groups.len();
         work.found
