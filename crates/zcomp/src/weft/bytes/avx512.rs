@@ -49,7 +49,8 @@ pub(super) fn compare(work: &mut Work) {
         for (number, like) in [first, second, group].into_iter().enumerate() {
             let there = _mm512_cmple_epi64_mask(like, end);
             let none = _mm512_xor_si512(these, _mm512_set1_epi8(-1));
-            // SAFETY: `like` is from 0 to PAGE_SIZE + 7, as it was just made, and SPARE bytes stand after the page.
+            // SAFETY: where there is a bit in `there`, `like` is at most `end`, 8 bytes before the group's first, and none of the
+            // three is negative, so that its eight bytes are of the page.
             let likes =
                 unsafe { _mm512_mask_i64gather_epi64::<1>(none, there, like, work.page.as_ptr().cast()) };
             *from_mut(&mut work.differing[1 + number], at) =
