@@ -2,6 +2,7 @@
 
 mod cli;
 mod failure;
+mod inherited;
 mod options;
 mod pressure;
 mod program;

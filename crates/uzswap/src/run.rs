@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use control::{Block, Fact, Request, Writer};
 use pager::{Config, Pager};
 use serde_json::{Map, Value};
-use signal_hook::consts as signals;
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::origin::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
@@ -22,6 +21,7 @@ use zswap::{Counter, Options, PAGE_SIZE, Param, Zswap};
 
 use crate::cli::Run;
 use crate::failure::Failure;
+use crate::inherited::{FORWARDED, Inherited};
 use crate::{options, program, serve, size, steer};
 
 /// The agent, as the build script made it.
@@ -43,18 +43,6 @@ const AGENT_PREFIX: &str = "uzswap-agent-";
 
 /// Before the number of the supervisor's process it makes the name of an instance.
 const NAME_PREFIX: &str = "run-";
-
-/// Signals that are handed on to the program.
-const FORWARDED: [i32; 8] = [
-    signals::SIGTERM,
-    signals::SIGINT,
-    signals::SIGQUIT,
-    signals::SIGHUP,
-    signals::SIGUSR1,
-    signals::SIGUSR2,
-    signals::SIGALRM,
-    signals::SIGWINCH,
-];
 
 /// `uzswap run`. Returns the exit status of the program.
 pub fn run(args: &Run) -> Result<ExitCode, Failure> {
@@ -82,6 +70,7 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
     program::check(&path)?;
     let stats = args.stats.as_deref().map(open_stats).transpose()?;
 
+    let inherited = Inherited::take();
     let instance = Home::make()?;
     let writer =
         Arc::new(Writer::new(&instance.dir).map_err(|error| Failure::job(instance.dir.display(), error))?);
@@ -124,18 +113,11 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
     let mut wanted =
         SignalsInfo::<WithOrigin>::new(FORWARDED).map_err(|error| Failure::job("signals", error))?;
     let mut command = Command::new(&path);
-    let before = raise_descriptors();
     {
         use std::os::unix::process::CommandExt;
         command.arg0(name);
-        let restore = move || {
-            // The program's limit is that of whoever started us.
-            before.map_or(Ok(()), |before| {
-                rustix::process::setrlimit(rustix::process::Resource::Nofile, before).map_err(Into::into)
-            })
-        };
-        // SAFETY: between fork and exec this makes one system call, and neither allocates nor locks.
-        unsafe { command.pre_exec(restore) };
+        // SAFETY: between fork and exec this makes system calls, and neither allocates nor locks.
+        unsafe { command.pre_exec(move || inherited.restore()) };
     }
     command.args(arguments).env(pager::SOCKET_VARIABLE, &socket).env("LD_PRELOAD", instance.preload());
     let mut child = match command.spawn() {
@@ -178,15 +160,6 @@ fn await_end(pid: u32) {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     let _ = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options));
-}
-
-/// Lets us open as many files as we may: several for each process of the program. Returns the limit from before, if there
-/// was a lower one.
-fn raise_descriptors() -> Option<rustix::process::Rlimit> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let before = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
-    setrlimit(Resource::Nofile, raised).ok().map(|()| before)
 }
 
 /// The memory limit of the control group, else half of RAM.
