@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -267,12 +268,17 @@ impl Home {
         Ok(home)
     }
 
-    /// What LD_PRELOAD is to be: ours first, and what was asked for anyway.
+    /// What LD_PRELOAD is to be: ours first, and what was asked for anyway. But for the agent of a supervisor that this one runs
+    /// under: it would come to us as well, and its process be counted twice.
     fn preload(&self) -> std::ffi::OsString {
         let mut list = self.agent.clone().into_os_string();
-        if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
-            list.push(":");
-            list.push(others);
+        let others = std::env::var_os("LD_PRELOAD").unwrap_or_default();
+        for other in others.as_bytes().split(|byte| matches!(byte, b':' | b' ')) {
+            let name = other.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            if !other.is_empty() && !name.starts_with(AGENT_PREFIX.as_bytes()) {
+                list.push(":");
+                list.push(std::ffi::OsStr::from_bytes(other));
+            }
         }
         list
     }
