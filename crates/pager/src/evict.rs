@@ -397,8 +397,13 @@ impl Evictor {
                         None => {}
                     }
                 }
-                // What cannot be moved for good (locked, not writable, not ours) stays resident and is asked for no more.
-                _ => shared.counters.unmovable_pages.add(1),
+                // What cannot be moved (locked, not writable, not ours) stays resident. That may change, and nobody tells: it is
+                // looked at anew, as what was given up is.
+                _ => {
+                    shared.counters.unmovable_pages.add(1);
+                    inner.table.set(moving.page, State::Removed(shared.seconds()));
+                    inner.resident = inner.resident.saturating_sub(1);
+                }
             }
         }
         moved

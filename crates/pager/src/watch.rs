@@ -31,6 +31,7 @@ impl Shared {
     /// The watcher's thread.
     pub(crate) fn watch(self: &Arc<Self>) {
         let mut last_round = Instant::now();
+        let mut looked_anew = Instant::now();
         while !self.stopping.load(Relaxed) {
             self.accept();
             self.measure();
@@ -39,6 +40,11 @@ impl Shared {
                 self.bury();
                 self.sweep_candidates();
                 (self.publish)(&self.counters, &self.accessed_bits());
+            }
+            if looked_anew.elapsed() > REMOVAL {
+                looked_anew = Instant::now();
+                // What could not be managed may be now.
+                self.unmanageable.store(0, Relaxed);
             }
             let room = self.budget.near().saturating_sub(self.budget.estimate());
             // The end unparks it.
