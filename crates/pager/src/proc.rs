@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use linux_raw_sys::general as nr;
@@ -55,7 +57,12 @@ pub struct Proc {
     /// Of the memory, whatever becomes of the process's first thread.
     mem: File,
     is_cleared: AtomicBool,
+    /// The same as `statm`, by another thread than the first, which may end before the others.
+    other_statm: OnceLock<File>,
 }
+
+/// The name of the agent's thread, which is there as long as any of its process.
+const AGENT: &str = "uzswap-agent";
 
 /// Resident bytes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -72,7 +79,13 @@ impl Proc {
     /// # Errors
     /// The process is gone, or it may not be looked at.
     pub fn open(pid: u32) -> io::Result<Proc> {
-        let open = |name| File::open(format!("/proc/{pid}/{name}"));
+        let first = Path::new("/proc").join(pid.to_string());
+        // Where the first thread has ended, there is nothing by the process's number.
+        Proc::open_in(pid, &first).or_else(|error| Proc::open_in(pid, &agents(pid).ok_or(error)?))
+    }
+
+    fn open_in(pid: u32, dir: &Path) -> io::Result<Proc> {
+        let open = |name| File::open(dir.join(name));
         Ok(Proc {
             pid,
             pagemap: open("pagemap")?,
@@ -80,6 +93,7 @@ impl Proc {
             statm: open("statm")?,
             mem: open("mem")?,
             is_cleared: AtomicBool::new(false),
+            other_statm: OnceLock::new(),
         })
     }
 
@@ -105,13 +119,24 @@ impl Proc {
 
     /// How much of it is in memory. `None`: it has none any more.
     pub fn resident(&self) -> Option<Resident> {
-        let mut text = [0; 128];
-        let len = self.statm.read_at(&mut text, 0).ok()?;
-        let text = std::str::from_utf8(text.get(..len)?).ok()?;
-        let mut fields = text.split(' ').skip(1).map_while(|field| field.parse::<u64>().ok());
-        let (all, shared) = (fields.next()?, fields.next()?);
-        let page = PAGE_SIZE as u64;
-        (all > 0).then(|| Resident { anonymous: all.saturating_sub(shared) * page, shared: shared * page })
+        resident_by(&self.statm).or_else(|| resident_by(self.other_statm()?))
+    }
+
+    /// By the agent's thread.
+    fn other_statm(&self) -> Option<&File> {
+        if self.other_statm.get().is_none() {
+            let _ = self.other_statm.set(File::open(agents(self.pid)?.join("statm")).ok()?);
+        }
+        self.other_statm.get()
+    }
+
+    /// A text about its memory, which is empty by the number of a process whose first thread has ended.
+    fn text(&self, name: &str) -> io::Result<String> {
+        let text = std::fs::read_to_string(format!("/proc/{}/{name}", self.pid)).unwrap_or_default();
+        if !text.is_empty() {
+            return Ok(text);
+        }
+        std::fs::read_to_string(agents(self.pid).ok_or(io::ErrorKind::NotFound)?.join(name))
     }
 
     /// Its anonymous memory, with each page that it shares with others (since a fork) divided among them. The kernel walks
@@ -174,7 +199,7 @@ impl Proc {
 
     /// The same from the text file, for kernels before 6.11.
     fn mappings_by_text(&self, mut each: impl FnMut(Mapping)) -> io::Result<()> {
-        for line in std::fs::read_to_string(format!("/proc/{}/maps", self.pid))?.lines() {
+        for line in self.text("maps")?.lines() {
             let mut fields = line.split_ascii_whitespace();
             let (Some(range), Some(rights), Some(_), Some(device)) =
                 (fields.next(), fields.next(), fields.next(), fields.next())
@@ -201,10 +226,21 @@ impl Proc {
         if locked.is_none_or(|text| text.trim() == "0 kB") {
             return Vec::new();
         }
-        let Ok(text) = std::fs::read_to_string(format!("/proc/{}/smaps", self.pid)) else {
-            return Vec::new();
-        };
-        let mut locked = Vec::new();
+        self.flagged("lo").unwrap_or_default()
+    }
+
+    /// Ranges that a forked child finds empty, whatever is in them here (`MADV_WIPEONFORK`).
+    ///
+    /// # Errors
+    /// The process has ended, or its first thread.
+    pub fn wiped_on_fork(&self) -> io::Result<Vec<Mapping>> {
+        self.flagged("wf")
+    }
+
+    /// Mappings with a flag of `smaps`, for which the kernel walks all of the memory.
+    fn flagged(&self, wanted: &str) -> io::Result<Vec<Mapping>> {
+        let text = self.text("smaps")?;
+        let mut flagged = Vec::new();
         let mut current = None;
         for line in text.lines() {
             if let Some((start, rest)) = line.split_once('-')
@@ -213,12 +249,12 @@ impl Proc {
             {
                 current = Some(Mapping { start, end });
             } else if let Some(flags) = line.strip_prefix("VmFlags:")
-                && flags.split_ascii_whitespace().any(|flag| flag == "lo")
+                && flags.split_ascii_whitespace().any(|flag| flag == wanted)
             {
-                locked.extend(current);
+                flagged.extend(current);
             }
         }
-        locked
+        Ok(flagged)
     }
 
     /// Calls `each` with the runs of resident anonymous pages in a range: address and number of pages. The kernel's page of
@@ -301,6 +337,25 @@ impl Proc {
         // Behind the name, which may hold anything but ends at the last parenthesis: field 39, and the third is first here.
         text.rsplit_once(')')?.1.split_ascii_whitespace().nth(36)?.parse().ok()
     }
+}
+
+/// What `/proc` has of the agent's thread in a process.
+fn agents(pid: u32) -> Option<PathBuf> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let is_agent = |thread: &PathBuf| {
+        std::fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.trim_end() == AGENT)
+    };
+    threads.filter_map(|it| Some(it.ok()?.path())).find(is_agent)
+}
+
+fn resident_by(statm: &File) -> Option<Resident> {
+    let mut text = [0; 128];
+    let len = statm.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(text.get(..len)?).ok()?;
+    let mut fields = text.split(' ').skip(1).map_while(|field| field.parse::<u64>().ok());
+    let (all, shared) = (fields.next()?, fields.next()?);
+    let page = PAGE_SIZE as u64;
+    (all > 0).then(|| Resident { anonymous: all.saturating_sub(shared) * page, shared: shared * page })
 }
 
 #[cfg(test)]
