@@ -479,6 +479,16 @@ impl Server {
         inner.add_region(to, to + len);
     }
 
+    /// What a child that was forked just now has no content of, if anything is out that it could be given. The event does not tell, and
+    /// for the child nobody knows a number yet; the parent has the same mappings, but for what its other threads change at this moment.
+    fn wiped_on_fork(&self, inner: &Inner) -> Vec<Range<Page>> {
+        let mut is_any_out = false;
+        inner.table.for_each(|_, state| is_any_out |= matches!(state, State::Slot(_) | State::Busy(_)));
+        let proc = self.memory.proc.get().filter(|_| is_any_out);
+        let wiped = proc.and_then(|proc| proc.wiped_on_fork().ok()).unwrap_or_default();
+        wiped.iter().map(|range| page_of(range.start)..page_of(range.end)).collect()
+    }
+
     /// The child has the same pages out; it is served from the same slots.
     fn fork(&self, inner: &mut Inner, child: OwnedFd) {
         self.shared.counters.forks.add(1);
@@ -487,8 +497,12 @@ impl Server {
         // of other threads' changes behind it.
         let mut copy = Inner::default();
         let mut lost = Vec::new();
+        let wiped = self.wiped_on_fork(inner);
+        let is_wiped = |page: Page| wiped.iter().any(|range| range.contains(&page));
         let mut books = self.shared.books.lock();
         inner.table.for_each(|page, state| match state {
+            // There the child has zeros.
+            _ if is_wiped(page) => {}
             State::Slot(slot) => {
                 books.slots.share(slot);
                 copy.table.set(page, state);
