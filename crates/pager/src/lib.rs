@@ -375,7 +375,7 @@ impl Shared {
                 let _ = hands.settle_within(LAST_ANSWER);
             }
             let _ = hands.order(&mut Command::new(Action::Empty));
-            let _ = hands.order(&mut Command::new(Action::Release));
+            hands.dismiss();
         }
     }
 }
@@ -472,6 +472,7 @@ impl Pager {
         // Nobody makes room any more.
         shared.budget.gave_up.store(true, Relaxed);
         shared.drain();
+        shared.processes.lock().iter().for_each(|process| process.bid_farewell());
         loop {
             let memories = shared.books.lock().memories();
             for memory in memories {

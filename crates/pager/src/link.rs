@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use agent::protocol::{self, Command, Hello, Means, Ready, Reply, Welcome};
+use agent::protocol::{self, Action, Command, Hello, Means, Ready, Reply, Welcome};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zswap::PAGE_SIZE;
@@ -21,8 +21,6 @@ use crate::{PagerError, Shared};
 const ORDER_LIMIT: Duration = Duration::from_millis(25);
 /// How long a process may take to make its userfaultfd, once it was asked.
 const WELCOME_LIMIT: Duration = Duration::from_millis(50);
-/// How long a forked process may take to say that it has the one it was given.
-const GIVEN_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long it is taken for true how much of a process is shared.
 const SHARE_AGE: Duration = Duration::from_millis(50);
@@ -76,14 +74,22 @@ impl Hands {
             }
         }
         command.sequence = self.ordered.wrapping_add(1);
-        // SAFETY: a command is a repr(C) structure of integers without padding, initialised; len() is within it.
-        let bytes =
-            unsafe { std::slice::from_raw_parts(std::ptr::from_ref(command).cast::<u8>(), command.len()) };
-        if send(self.socket.as_fd(), bytes, None).is_err() {
+        if send(self.socket.as_fd(), packet_of(command), None).is_err() {
             return Err(Done::Gone);
         }
         self.ordered = command.sequence;
         Ok(())
+    }
+
+    /// Lets the agent go, at the end. One that does not answer (its process is stopped) finds the order when it runs again, behind the
+    /// one that it was given before.
+    pub(crate) fn dismiss(&mut self) {
+        let mut release = Command::new(Action::Release);
+        release.sequence = self.ordered.wrapping_add(1);
+        if send(self.socket.as_fd(), packet_of(&release), None).is_ok() {
+            self.ordered = release.sequence;
+            let _ = self.settle();
+        }
     }
 
     /// Waits for the end of the order that was given: as long as one may take, and not at all once that was in vain.
@@ -145,6 +151,8 @@ pub(crate) enum Stage {
     Known(Hands),
     /// It was asked for its userfaultfd.
     Asked(Hands),
+    /// It was forked, and given the userfaultfd that came with that.
+    Given(Hands, Arc<Memory>),
     /// Its memory is managed.
     Managed(Arc<Memory>),
     /// It cannot be managed.
@@ -157,7 +165,7 @@ impl Process {
         // Whoever holds the state is getting to know it; the next look will tell.
         self.state.try_lock().is_some_and(|state| match &*state {
             Stage::Known(hands) | Stage::Asked(hands) => hands.hello.forked != 0,
-            Stage::Refused(_) => true,
+            Stage::Refused(_) | Stage::Given(..) => true,
             Stage::Managed(memory) => memory.has_forked.load(Ordering::Relaxed),
         })
     }
@@ -182,10 +190,25 @@ impl Process {
         resident / PARTS * parts
     }
 
+    /// We end, and nothing of it is out. An agent that may have a userfaultfd and is not waited for would take that for a death, and
+    /// its process with it: it finds this when it comes to look.
+    pub(crate) fn bid_farewell(&self) {
+        let release = Command::new(Action::Release);
+        let socket = match &*self.state.lock() {
+            Stage::Asked(hands) | Stage::Given(hands, _) => hands.socket.try_clone(),
+            Stage::Refused(socket) => socket.try_clone(),
+            // That one waits, and ends; or was let go.
+            Stage::Known(_) | Stage::Managed(_) => return,
+        };
+        if let Ok(socket) = socket {
+            let _ = send(socket.as_fd(), packet_of(&release), None);
+        }
+    }
+
     /// Whether its agent is gone: the process ended, or executes another program.
     pub(crate) fn is_gone(&self) -> bool {
         match &*self.state.lock() {
-            Stage::Known(hands) | Stage::Asked(hands) => hands.is_gone(),
+            Stage::Known(hands) | Stage::Asked(hands) | Stage::Given(hands, _) => hands.is_gone(),
             Stage::Refused(socket) => is_closed(socket.as_fd()),
             Stage::Managed(memory) => memory.hands.lock().as_ref().is_none_or(Hands::is_gone),
         }
@@ -216,41 +239,69 @@ pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> io::Result<Process> {
     })
 }
 
+/// Gives a forked process the userfaultfd of its memory, if the fork event brought one. From then on its pages do not depend on us:
+/// with the last descriptor closed, those that are out would read as zeros.
+fn give(shared: &Shared, process: &Process, state: &mut Stage) {
+    let Stage::Known(hands) = &*state else { return };
+    if hands.hello.forked == 0 {
+        return;
+    }
+    let Some(memory) = shared.find_child(&process.proc, hands.hello.probe) else { return };
+    let Ok(stand_in) = hands.socket.try_clone().map(Stage::Refused) else { return };
+    let welcome = Welcome { means: Means::Given as u32, reserved: 0 };
+    if send(hands.socket.as_fd(), bytes_of(&welcome), Some(memory.uffd.as_fd())).is_err() {
+        return;
+    }
+    let _ = memory.proc.set(process.proc.clone());
+    if let Stage::Known(hands) = std::mem::replace(state, stand_in) {
+        *state = Stage::Given(hands, memory);
+    }
+}
+
+/// [`give`], where nobody is getting to know the process already.
+pub(crate) fn hand_over(shared: &Shared, process: &Process) {
+    if let Some(mut state) = process.state.try_lock() {
+        give(shared, process, &mut state);
+    }
+}
+
+/// Manages a forked process once it says that it has what it was given. A stopped one does not; it is served all the same.
+fn begin_given(state: &mut Stage, hands: Hands, memory: Arc<Memory>) -> Option<Arc<Memory>> {
+    match receive::<Ready>(hands.socket.as_fd(), WELCOME_LIMIT) {
+        Ok(_) => {
+            *memory.hands.lock() = Some(hands);
+            *state = Stage::Managed(memory.clone());
+            Some(memory)
+        }
+        Err(error) => {
+            if error.kind() == io::ErrorKind::TimedOut {
+                *state = Stage::Given(hands, memory);
+            }
+            None
+        }
+    }
+}
+
 /// Takes a process's memory under management, if it can be. Returns it when it is.
 pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memory>> {
     let mut state = process.state.lock();
     if let Stage::Managed(memory) = &*state {
         return Some(memory.clone());
     }
+    give(shared, process, &mut state);
     let placeholder = |hands: &Hands| hands.socket.try_clone().map(Stage::Refused);
     let (hands, was_asked) = match &mut *state {
-        Stage::Known(hands) | Stage::Asked(hands) => {
+        Stage::Known(hands) | Stage::Asked(hands) | Stage::Given(hands, _) => {
             let stand_in = placeholder(hands).ok()?;
             match std::mem::replace(&mut *state, stand_in) {
                 Stage::Known(hands) => (hands, false),
                 Stage::Asked(hands) => (hands, true),
+                Stage::Given(hands, memory) => return begin_given(&mut state, hands, memory),
                 _ => return None,
             }
         }
         _ => return None,
     };
-    if !was_asked
-        && hands.hello.forked != 0
-        && let Some(memory) = shared.find_child(process.pid, &process.proc, hands.hello.probe)
-    {
-        let welcome = Welcome { means: Means::Given as u32, reserved: 0 };
-        if send(hands.socket.as_fd(), bytes_of(&welcome), Some(memory.uffd.as_fd())).is_err() {
-            return None;
-        }
-        if receive::<Ready>(hands.socket.as_fd(), GIVEN_LIMIT).is_err() {
-            // It is served, and not paged.
-            return None;
-        }
-        let _ = memory.proc.set(process.proc.clone());
-        *memory.hands.lock() = Some(hands);
-        *state = Stage::Managed(memory.clone());
-        return Some(memory);
-    }
     if !was_asked {
         let device = shared.device.as_ref().map(AsFd::as_fd);
         let means = if device.is_some() { Means::Device } else { Means::Call };
@@ -287,14 +338,15 @@ pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memo
 }
 
 impl Shared {
-    /// The memory of a forked child, which a fork event brought: the one where a number that we put is what the child has.
-    fn find_child(&self, pid: u32, proc: &Proc, probe: u64) -> Option<Arc<Memory>> {
-        let nonce = u64::from(pid) << 32 | u64::from(self.seconds()) | 1 << 31;
-        let mut page = [[0; PAGE_SIZE]];
-        page[0][..8].copy_from_slice(&nonce.to_le_bytes());
+    /// The memory of a forked child, which a fork event brought: the one where a number that we put is what the child has. It is
+    /// the memory's own, so that it does not matter who was held against it before.
+    fn find_child(&self, proc: &Proc, probe: u64) -> Option<Arc<Memory>> {
         let memories = self.books.lock().memories();
         memories.into_iter().filter(|memory| memory.probe == probe && memory.proc.get().is_none()).find(
             |memory| {
+                let mut page = [[0; PAGE_SIZE]];
+                let number = u64::from(memory.number) << 1 | 1;
+                page[0][..8].copy_from_slice(&number.to_le_bytes());
                 let _ = memory.uffd.copy(probe, &page);
                 let mut is_there = false;
                 let scanned = proc.present(probe, probe + PAGE_SIZE as u64, |_, _| is_there = true);
@@ -305,6 +357,15 @@ impl Shared {
                     && seen[0][..8] == page[0][..8]
             },
         )
+    }
+
+    /// Gives forked processes their userfaultfds. Whatever becomes of us, they are not to go on with zeros.
+    pub(crate) fn hand_over(&self) {
+        let is_for_somebody = |memory: &Arc<Memory>| memory.proc.get().is_none();
+        if self.books.lock().memories().iter().any(is_for_somebody) {
+            let processes = self.processes.lock().clone();
+            processes.iter().for_each(|process| hand_over(self, process));
+        }
     }
 }
 
@@ -336,6 +397,12 @@ fn peer(socket: &OwnedFd) -> io::Result<u32> {
 fn bytes_of<T: Copy>(value: &T) -> &[u8] {
     // SAFETY: used for the protocol's packets, repr(C) structures of integers without padding.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+/// What of a command is sent.
+fn packet_of(command: &Command) -> &[u8] {
+    // SAFETY: a command is a repr(C) structure of integers without padding, initialised; len() is within it.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(command).cast::<u8>(), command.len()) }
 }
 
 fn send(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {

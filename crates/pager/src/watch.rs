@@ -34,6 +34,7 @@ impl Shared {
         let mut looked_anew = Instant::now();
         while !self.stopping.load(Relaxed) {
             self.accept();
+            self.hand_over();
             self.measure();
             if last_round.elapsed() > Duration::from_millis(50) {
                 last_round = Instant::now();
