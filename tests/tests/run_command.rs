@@ -368,6 +368,98 @@ fn without_its_supervisor_a_program_ends_and_is_never_wrong() {
     assert_eq!(left(&uzswap), 0, "until the next run");
 }
 
+/// A child that was forked is told nothing before memory is short. It has pages out all the same.
+#[test]
+fn without_its_supervisor_a_forked_child_ends_too() {
+    if !under::possible("without_its_supervisor_a_forked_child_ends_too") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let hazards = programs::sibling("hazards");
+    let args = ["run", "--memory", "48M", "--", hazards.to_str().expect("a name"), "parted"];
+    let mut run = started(&mut uzswap.command(&args));
+    let child: i32 = line(&mut run).parse().expect("a number");
+    std::thread::sleep(Duration::from_millis(300));
+    signal(own(&run), libc::SIGKILL);
+    assert_eq!(run.exit(LIMIT).expect("it dies").signal(), Some(libc::SIGKILL));
+    let gone = || matches!(state(child), None | Some('Z'));
+    let has_ended = wait::until(Duration::from_secs(20), gone);
+    if !has_ended {
+        signal(child, libc::SIGKILL);
+    }
+    assert!(has_ended, "the child lives on without its pages");
+}
+
+#[test]
+fn what_is_stopped_when_the_program_ends_goes_on_afterwards() {
+    if !under::possible("what_is_stopped_when_the_program_ends_goes_on_afterwards") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let hazards = programs::sibling("hazards");
+    let args = ["run", "--memory", "48M", "--", hazards.to_str().expect("a name"), "halted"];
+    let mut run = started(&mut uzswap.command(&args));
+    let child: i32 = line(&mut run).parse().expect("a number");
+    assert!(run.exit(LIMIT).expect("the program ends, and who paged it").success());
+    assert_eq!(state(child), Some('T'));
+    signal(child, libc::SIGCONT);
+    assert_eq!(line(&mut run), "child right");
+}
+
+/// `nohup`, and what a shell starts in the background, rely on it; and who ignores SIGCHLD is to have the exit status as well.
+#[test]
+fn signals_that_are_ignored_stay_ignored() {
+    use std::os::unix::process::CommandExt;
+    if !under::possible("signals_that_are_ignored_stay_ignored") {
+        return;
+    }
+    const IGNORED: [i32; 6] =
+        [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGUSR1, libc::SIGCHLD, libc::SIGTSTP];
+    let uzswap = Uzswap::of_this_tree();
+    let hazards = programs::sibling("hazards");
+    let hazards = hazards.to_str().expect("a name");
+    let mut expected = IGNORED;
+    expected.sort_unstable();
+    for (ignored, expected) in [(&IGNORED[..], &expected[..]), (&[], &[])] {
+        let mut command = uzswap.command(&["run", "--", hazards, "ignored"]);
+        let ignored = ignored.to_vec();
+        let ignore = move || {
+            for signal in &ignored {
+                // SAFETY: ignores a signal of a process that is about to be another program.
+                unsafe { libc::signal(*signal, libc::SIG_IGN) };
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec this makes system calls, and neither allocates nor locks.
+        unsafe { command.pre_exec(ignore) };
+        let mut run = started(&mut command);
+        for signal in expected {
+            assert_eq!(line(&mut run), signal.to_string());
+        }
+        assert_eq!(line(&mut run), "ignored right");
+        assert!(run.exit(LIMIT).expect("it ends").success());
+    }
+}
+
+/// `trap '' PIPE` of a shell holds for what it starts.
+#[test]
+fn a_broken_pipe_is_an_error_where_whoever_started_us_wants_it_so() {
+    if !under::possible("a_broken_pipe_is_an_error_where_whoever_started_us_wants_it_so") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let program = programs::uzswap();
+    // The one that writes has nobody to read it, and says what became of that.
+    let writer = "sleep 0.3; (echo x) 2>/dev/null; echo $? >&2";
+    for (trap, expected) in [("trap '' PIPE;", "1\n"), ("", "141\n")] {
+        let script = format!("{trap} {} run -- sh -c '{writer}' | true", program.display());
+        let mut shell = Command::new("sh");
+        let done = shell.args(["-c", &script]).env("UZSWAP_RUN", uzswap.run_dir()).output();
+        let done = done.expect("it ends");
+        assert_eq!(String::from_utf8_lossy(&done.stderr), expected, "{script}");
+    }
+}
+
 #[test]
 fn what_the_program_leaves_running_goes_on_with_all_its_pages() {
     if !under::possible("what_the_program_leaves_running_goes_on_with_all_its_pages") {

@@ -68,6 +68,8 @@ cases! {
     children_and_grandchildren "forks",
     many_short_children "bomb",
     a_child_that_outlives_its_parents_copy "daemon",
+    memory_that_a_child_finds_empty "wiped",
+    memory_that_could_not_be_written_for_a_while "thawed",
 }
 
 /// Slots that are used up, and pages that find no place while their memory is forked and moved.
@@ -95,6 +97,14 @@ fn pages_that_come_together_from_two_places() {
 #[test]
 fn what_does_not_compress_and_moves() {
     let _ = right("what_does_not_compress_and_moves", &[], &["churn", "random"]);
+}
+
+/// There is no memory any more by the number of such a process.
+#[test]
+fn a_program_whose_first_thread_has_ended() {
+    let Some(done) = right("a_program_whose_first_thread_has_ended", &[], &["headless"]) else { return };
+    let peak = done.number("peak_total_bytes");
+    assert!(peak < 80 << 20, "{peak} bytes under a cap of 64 MiB");
 }
 
 /// The pager forgets what it knew of pages that are no more.

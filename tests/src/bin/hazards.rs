@@ -819,6 +819,131 @@ fn again() {
     }
 }
 
+/// What a child is to find empty it finds empty, whatever was out when it was forked.
+fn wiped() {
+    let (kept, wiped) = (Memory::new(8), Memory::new(8));
+    // SAFETY: memory of ours.
+    ok(unsafe { libc::madvise(wiped.address(0), 8 << 20, libc::MADV_WIPEONFORK) }, "madvise");
+    let ballast = Ballast::new();
+    for round in 1..4 {
+        kept.fill_all(round);
+        wiped.fill_all(round + 10);
+        ballast.sweep();
+        // SAFETY: as in `forks`.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            (0..wiped.pages).for_each(|page| wiped.check_zero(page));
+            kept.check_all(round);
+            // SAFETY: the end of the child.
+            unsafe { libc::_exit(0) };
+        }
+        assert_eq!(wait_for(child), 0, "the child");
+        wiped.check_all(round + 10);
+    }
+}
+
+/// Memory that nobody may write for a while, and then may again, leaves then as other memory does.
+fn thawed() {
+    let frozen = Memory::new(40);
+    frozen.fill_all(8);
+    let protect = |protection| {
+        // SAFETY: memory of ours, which nobody writes meanwhile.
+        ok(unsafe { libc::mprotect(frozen.address(0), frozen.pages * PAGE, protection) }, "mprotect");
+    };
+    // The pager knows it by then, and is about to have it out.
+    let ballast = Memory::new(64);
+    (0..ballast.pages / 2).for_each(|page| ballast.fill(page, 3));
+    protect(libc::PROT_READ);
+    ballast.fill_all(3);
+    ballast.check_all(3);
+    protect(READ_WRITE);
+    let begun = Instant::now();
+    loop {
+        ballast.check_all(3);
+        let mut there = vec![0u8; frozen.pages];
+        // SAFETY: one byte a page of the range.
+        ok(unsafe { libc::mincore(frozen.address(0), frozen.pages * PAGE, there.as_mut_ptr()) }, "mincore");
+        let resident = there.iter().filter(|page| **page & 1 == 1).count();
+        if resident < frozen.pages / 2 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{resident} of {} stay", frozen.pages);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    frozen.check_all(8);
+}
+
+/// The first thread ends, and another goes on and takes memory.
+fn headless() {
+    std::thread::spawn(|| {
+        let ballast = Ballast::new();
+        ballast.sweep();
+        println!("headless right");
+        std::process::exit(0);
+    });
+    // SAFETY: ends this thread, which has nothing left to do; the standard library is told nothing of it, and asks nothing.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+}
+
+/// Leaves a child behind that is stopped, and goes on when somebody says so.
+fn halted() {
+    let memory = Memory::new(16);
+    memory.fill_all(2);
+    let ballast = Ballast::new();
+    // SAFETY: as in `forks`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: a signal to ourselves.
+        unsafe { libc::raise(libc::SIGSTOP) };
+        // What is told to it is told by then.
+        std::thread::sleep(Duration::from_millis(500));
+        memory.check_all(2);
+        println!("child right");
+        // SAFETY: the end of the child.
+        unsafe { libc::_exit(0) };
+    }
+    for _ in 0..5 {
+        ballast.sweep();
+    }
+    println!("{child}");
+    // Not the end of a case.
+    std::process::exit(0);
+}
+
+/// Has a child that does nothing, with its pages out.
+fn parted() {
+    let memory = Memory::new(96);
+    memory.fill_all(2);
+    memory.check_all(2);
+    // SAFETY: as in `forks`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        std::thread::sleep(Duration::from_secs(120));
+        memory.check_all(2);
+        // SAFETY: the end of the child.
+        unsafe { libc::_exit(0) };
+    }
+    println!("{child}");
+    wait_for(child);
+}
+
+/// Says which signals are ignored.
+fn ignored() {
+    for signal in 1..32 {
+        // SAFETY: asks for a signal's action; all zeros is a valid structure to be filled.
+        let is_ignored = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+                && action.sa_sigaction == libc::SIG_IGN
+        };
+        // That one is the standard library's.
+        if is_ignored && signal != libc::SIGPIPE {
+            println!("{signal}");
+        }
+    }
+}
+
 /// Ends by a signal, with most of its memory out.
 fn crash() {
     let ballast = Ballast::new();
@@ -834,7 +959,7 @@ fn plain() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 20] = [
+    let cases: [(&str, fn()); 26] = [
         ("churn", churn),
         ("runs", runs),
         ("blocks", blocks),
@@ -854,6 +979,12 @@ fn main() {
         ("daemon", daemon),
         ("left", left),
         ("forever", forever),
+        ("wiped", wiped),
+        ("thawed", thawed),
+        ("headless", headless),
+        ("halted", halted),
+        ("parted", parted),
+        ("ignored", ignored),
         ("plain", plain),
     ];
     let Some((_, case)) = cases.iter().find(|(known, _)| *known == name) else {
