@@ -42,7 +42,7 @@ impl Shared {
                 self.sweep_candidates();
                 (self.publish)(&self.counters, &self.accessed_bits());
             }
-            if looked_anew.elapsed() > REMOVAL {
+            if looked_anew.elapsed() > crate::discover::REMOVAL {
                 looked_anew = Instant::now();
                 // What could not be managed may be now.
                 self.unmanageable.store(0, Relaxed);
