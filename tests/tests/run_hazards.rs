@@ -70,6 +70,7 @@ cases! {
     a_child_that_outlives_its_parents_copy "daemon",
     memory_that_a_child_finds_empty "wiped",
     memory_that_could_not_be_written_for_a_while "thawed",
+    a_program_that_restricts_itself "sandboxed",
 }
 
 /// Slots that are used up, and pages that find no place while their memory is forked and moved.

@@ -121,7 +121,12 @@ impl Hands {
         loop {
             // All zeros is a valid command, so that a short packet leaves nothing uninitialised.
             let mut packet = MaybeUninit::<Command>::zeroed();
-            let Some((len, _)) = receive(self.socket, &mut packet) else { return End::SupervisorGone };
+            let len = match sys::read(self.socket, &mut packet) {
+                Ok(0) => return End::SupervisorGone,
+                Ok(len) => len,
+                Err(linux_raw_sys::errno::EINTR) => continue,
+                Err(_) => return End::SupervisorGone,
+            };
             // SAFETY: zeroed above and written by the kernel since; any integers are a valid command.
             let command = unsafe { packet.assume_init_ref() };
             let runs = &command.runs[..core::cmp::min(command.runs_len as usize, BATCH)];
@@ -140,14 +145,14 @@ impl Hands {
                     reply.errno = done.err().unwrap_or(reply.errno);
                 }
             } else if command.action == Action::Release as u32 {
-                let _ = sys::send(self.socket, bytes_of(&reply), None);
+                let _ = sys::write(self.socket, bytes_of(&reply));
                 return End::Released;
             } else {
                 reply.errno = linux_raw_sys::errno::ENOSYS;
             }
             // Whether nobody reads it any more, the next order tells, or that there is none: this process may have been stopped since
             // before it was let go.
-            let _ = sys::send(self.socket, bytes_of(&reply), None);
+            let _ = sys::write(self.socket, bytes_of(&reply));
         }
     }
 

@@ -886,6 +886,43 @@ fn headless() {
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
+/// Has the kernel refuse all of its threads to send and receive messages, as programs do that restrict themselves.
+fn sandboxed() {
+    let memory = Memory::new(32);
+    memory.fill_all(2);
+    let ballast = Ballast::new();
+    ballast.sweep();
+    let step = |code: u32, k: u32, jt: u8| libc::sock_filter { code: code as u16, jt, jf: 0, k };
+    let (load, is, end) = (
+        libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+        libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+        libc::BPF_RET | libc::BPF_K,
+    );
+    let call = |number: libc::c_long| u32::try_from(number).expect("it is small");
+    let mut steps = [
+        // The number of the call, which comes first.
+        step(load, 0, 0),
+        step(is, call(libc::SYS_recvmsg), 2),
+        step(is, call(libc::SYS_sendmsg), 1),
+        step(end, libc::SECCOMP_RET_ALLOW, 0),
+        step(end, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0),
+    ];
+    let filter = libc::sock_fprog { len: 5, filter: steps.as_mut_ptr() };
+    // SAFETY: restricts this process; the filter lives until the call returns.
+    unsafe {
+        ok(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl");
+        let flags = libc::SECCOMP_FILTER_FLAG_TSYNC;
+        let set = libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter);
+        assert_eq!(set, 0, "seccomp: {}", std::io::Error::last_os_error());
+    }
+    for version in 3..6 {
+        memory.check_all(version - 1);
+        memory.fill_all(version);
+        ballast.sweep();
+    }
+    memory.check_all(5);
+}
+
 /// Leaves a child behind that is stopped, and goes on when somebody says so.
 fn halted() {
     let memory = Memory::new(16);
@@ -959,7 +996,7 @@ fn plain() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 26] = [
+    let cases: [(&str, fn()); 27] = [
         ("churn", churn),
         ("runs", runs),
         ("blocks", blocks),
@@ -982,6 +1019,7 @@ fn main() {
         ("wiped", wiped),
         ("thawed", thawed),
         ("headless", headless),
+        ("sandboxed", sandboxed),
         ("halted", halted),
         ("parted", parted),
         ("ignored", ignored),
