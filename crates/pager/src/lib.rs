@@ -36,6 +36,7 @@ mod own_code;
 pub mod policy;
 mod pool_size;
 mod proc;
+mod promptly;
 mod slots;
 mod stream;
 mod table;

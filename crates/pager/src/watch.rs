@@ -11,8 +11,10 @@ use zswap::Counter;
 
 use crate::Shared;
 use crate::budget::Sample;
+use crate::discover::REMOVAL;
 use crate::link::{self, Stage};
 use crate::memory::Memory;
+use crate::promptly;
 use crate::table::State;
 
 /// Between two looks, at least and at most.
@@ -30,6 +32,9 @@ fn pause(room: u64) -> Duration {
 impl Shared {
     /// The watcher's thread.
     pub(crate) fn watch(self: &Arc<Self>) {
+        // It takes some 20 us a look, and a program is ahead by as much as it can touch until then. For threads that serve faults the
+        // same gained nothing.
+        promptly::run_promptly();
         let mut last_round = Instant::now();
         let mut looked_anew = Instant::now();
         while !self.stopping.load(Relaxed) {
@@ -42,7 +47,7 @@ impl Shared {
                 self.sweep_candidates();
                 (self.publish)(&self.counters, &self.accessed_bits());
             }
-            if looked_anew.elapsed() > crate::discover::REMOVAL {
+            if looked_anew.elapsed() > REMOVAL {
                 looked_anew = Instant::now();
                 // What could not be managed may be now.
                 self.unmanageable.store(0, Relaxed);
