@@ -71,6 +71,7 @@ cases! {
     memory_that_a_child_finds_empty "wiped",
     memory_that_could_not_be_written_for_a_while "thawed",
     a_program_that_restricts_itself "sandboxed",
+    a_thread_that_ends_is_joined "joined",
 }
 
 /// Slots that are used up, and pages that find no place while their memory is forked and moved.

@@ -103,6 +103,10 @@ impl Shared {
         for (anonymous, process) in processes {
             let Some(memory) = link::manage(self, &process) else { continue };
             let known = (memory.inner.lock().resident * PAGE_SIZE) as u64;
+            if known == 0 {
+                // Before anything of it can leave.
+                self.keep_for_threads();
+            }
             // What is known is most of what there is: nothing to be found but what cannot be moved.
             if anonymous.saturating_sub(known) > SMALL || depth == Depth::Small {
                 found += self.look_through(&memory, &process, depth);

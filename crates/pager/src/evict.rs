@@ -236,11 +236,16 @@ impl Evictor {
             self.put_back(candidates);
             return 0;
         }
-        let mut moving: Vec<Moving> = candidates
+        let is_there =
+            |candidate: &Candidate| inner.table.get(candidate.page) == State::Resident(candidate.stamp);
+        let (stay, go): (Vec<_>, Vec<_>) = candidates
             .iter()
-            .filter(|candidate| inner.table.get(candidate.page) == State::Resident(candidate.stamp))
-            .map(|candidate| Moving { page: candidate.page, errno: 0, noted: false })
-            .collect();
+            .copied()
+            .filter(is_there)
+            .partition(|candidate| inner.kept.contains(&candidate.page));
+        self.put_back(&stay);
+        let mut moving: Vec<Moving> =
+            go.iter().map(|candidate| Moving { page: candidate.page, errno: 0, noted: false }).collect();
         moving.sort_unstable_by_key(|moving| moving.page);
         moving.dedup_by_key(|moving| moving.page);
         if moving.is_empty() {

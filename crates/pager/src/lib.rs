@@ -40,6 +40,7 @@ mod promptly;
 mod slots;
 mod stream;
 mod table;
+mod threads;
 mod uffd;
 mod watch;
 

@@ -6,7 +6,7 @@
 //!
 //! Lock order: [`Hands`] (of one memory), then its [`Inner`], then the books, or the batch that is being stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::batch::Batch;
 use crate::link::Hands;
 use crate::proc::Proc;
 use crate::stream::Streams;
-use crate::table::Table;
+use crate::table::{Page, Table};
 use crate::uffd::Uffd;
 
 /// A memory that is ours to serve.
@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) events_wait: bool,
     /// Pages found present before this are not taken for resident: one of them may be about to be dropped.
     pub(crate) blind_until: Option<Instant>,
+    /// Pages that stay: the kernel needs them when a thread ends.
+    pub(crate) kept: HashSet<Page>,
     /// Everything is being brought back, or a batch was lost: nothing may leave any more.
     pub(crate) draining: bool,
 }

@@ -331,6 +331,12 @@ impl Proc {
         if self.mem.read_exact_at(to.as_flattened_mut(), start).is_ok() { to.len() } else { 0 }
     }
 
+    /// Its threads.
+    pub fn threads(&self) -> Vec<u32> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten();
+        threads.filter_map(|thread| thread.ok()?.file_name().to_str()?.parse().ok()).collect()
+    }
+
     /// The CPU that a thread of it was last on.
     pub fn cpu_of(&self, thread: u32) -> Option<usize> {
         let text = std::fs::read_to_string(format!("/proc/{}/task/{thread}/stat", self.pid)).ok()?;

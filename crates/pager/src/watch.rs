@@ -41,10 +41,14 @@ impl Shared {
             self.accept();
             self.hand_over();
             self.measure();
+            let room = self.budget.near().saturating_sub(self.budget.estimate());
             if last_round.elapsed() > Duration::from_millis(50) {
                 last_round = Instant::now();
                 self.bury();
                 self.sweep_candidates();
+                if room == 0 {
+                    self.keep_for_threads();
+                }
                 (self.publish)(&self.counters, &self.accessed_bits());
             }
             if looked_anew.elapsed() > REMOVAL {
@@ -52,7 +56,6 @@ impl Shared {
                 // What could not be managed may be now.
                 self.unmanageable.store(0, Relaxed);
             }
-            let room = self.budget.near().saturating_sub(self.budget.estimate());
             // The end unparks it.
             std::thread::park_timeout(pause(room));
         }

@@ -923,6 +923,61 @@ fn sandboxed() {
     memory.check_all(5);
 }
 
+/// A thread that ends without having touched the page in which the kernel is to say so.
+fn joined() {
+    static GO: AtomicU32 = AtomicU32::new(0);
+    static READY: AtomicBool = AtomicBool::new(false);
+    /// Where the head of the robust futexes is, and the thread's number before it, as the C library has them.
+    const HEAD: usize = 1024;
+    const NUMBER: usize = HEAD - 16;
+    extern "C" fn body(head: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: system calls on what lives until the process ends; the last one does not return.
+        unsafe {
+            libc::syscall(libc::SYS_set_robust_list, head, 24);
+            READY.store(true, SeqCst);
+            while GO.load(SeqCst) == 0 {
+                libc::syscall(libc::SYS_futex, GO.as_ptr(), libc::FUTEX_WAIT, 0, 0);
+            }
+            libc::syscall(libc::SYS_exit, 0)
+        };
+        0
+    }
+    let (stack, memory) = (Memory::new(1), Memory::new(32));
+    memory.fill_all(2);
+    let page = memory.address(100).cast::<u8>();
+    // SAFETY: within the page, aligned; nobody else has it. An empty list names itself.
+    let (head, number) = unsafe { (page.add(HEAD).cast::<[usize; 3]>(), page.add(NUMBER).cast::<u32>()) };
+    // SAFETY: as above; the stack is the thread's alone, and all of it lives until the process ends.
+    unsafe {
+        head.write([head as usize, 0, 0]);
+        number.write(1234);
+        let flags = libc::CLONE_VM
+            | libc::CLONE_FS
+            | libc::CLONE_FILES
+            | libc::CLONE_SIGHAND
+            | libc::CLONE_THREAD
+            | libc::CLONE_SYSVSEM
+            | libc::CLONE_CHILD_CLEARTID;
+        let none = std::ptr::null_mut::<libc::c_void>();
+        let thread = libc::clone(body, stack.address(200), flags, head.cast(), none, none, number);
+        assert!(thread > 0, "clone: {}", std::io::Error::last_os_error());
+    }
+    while !READY.load(SeqCst) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let ballast = Ballast::new();
+    for _ in 0..4 {
+        ballast.sweep();
+    }
+    GO.store(1, SeqCst);
+    // SAFETY: wakes whoever waits there.
+    unsafe { libc::syscall(libc::SYS_futex, GO.as_ptr(), libc::FUTEX_WAKE, 1) };
+    // To look sooner would bring the page back.
+    std::thread::sleep(Duration::from_secs(1));
+    // SAFETY: the thread has ended, and the page is ours.
+    assert_eq!(unsafe { number.read_volatile() }, 0, "who joins this thread waits for ever");
+}
+
 /// Leaves a child behind that is stopped, and goes on when somebody says so.
 fn halted() {
     let memory = Memory::new(16);
@@ -996,7 +1051,7 @@ fn plain() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 27] = [
+    let cases: [(&str, fn()); 28] = [
         ("churn", churn),
         ("runs", runs),
         ("blocks", blocks),
@@ -1020,6 +1075,7 @@ fn main() {
         ("thawed", thawed),
         ("headless", headless),
         ("sandboxed", sandboxed),
+        ("joined", joined),
         ("halted", halted),
         ("parted", parted),
         ("ignored", ignored),

@@ -1,0 +1,46 @@
+//! Pages that the kernel needs when a thread ends, and that stay because of that.
+//!
+//! It clears the thread's number for whoever joins it (`CLONE_CHILD_CLEARTID`), and walks its robust futexes. By then it serves no
+//! userfault of that thread any more (`PF_EXITING`): a page that is out is taken for none, nothing is cleared, and who joins waits
+//! for ever. The C library has both in the thread's descriptor, beside each other, and touches that right before; but what
+//! was touched last may still be what came first, and leave in between.
+//!
+//! What it can never do: know where a thread's number is that does not lie beside the head of its robust futexes (musl's, or threads made
+//! without a library), or keep the futexes themselves.
+
+use std::collections::HashSet;
+
+use zswap::PAGE_SIZE;
+
+use crate::Shared;
+use crate::table::{Page, page_of};
+
+/// How far before the head of its robust futexes a thread's number is (glibc, x86-64).
+const NUMBER_BEFORE: u64 = 16;
+/// The largest part of the cap that stays for this.
+const MOST: u64 = 16;
+
+impl Shared {
+    /// Looks at which pages these are, in every managed memory.
+    pub(crate) fn keep_for_threads(&self) {
+        let mut room = self.budget.cap() / MOST / PAGE_SIZE as u64;
+        let memories = self.books.lock().memories();
+        for memory in memories {
+            let Some(proc) = memory.proc.get() else { continue };
+            let heads = proc.threads().into_iter().filter_map(robust_futexes);
+            let kept: HashSet<Page> =
+                heads.flat_map(|head| [head - NUMBER_BEFORE, head]).map(page_of).collect();
+            let fits = room.checked_sub(kept.len() as u64);
+            memory.inner.lock().kept = fits.map(|_| kept).unwrap_or_default();
+            room = fits.unwrap_or(room);
+        }
+    }
+}
+
+/// The head of a thread's robust futexes, if it told the kernel of it.
+fn robust_futexes(thread: u32) -> Option<u64> {
+    let (mut head, mut len) = (0u64, 0usize);
+    // SAFETY: the kernel writes an address and a length, which live until the call returns.
+    let done = unsafe { libc::syscall(libc::SYS_get_robust_list, thread, &raw mut head, &raw mut len) };
+    (done == 0 && head > NUMBER_BEFORE).then_some(head)
+}
