@@ -79,7 +79,8 @@ fn welcome(socket: i32) -> Option<i32> {
             let _ = sys::plain(nr::__NR_close, [fd as usize, 0, 0]);
             made
         }
-        _ => sys::plain(nr::__NR_userfaultfd, [flags(), 0, 0]),
+        _ if welcome.means == Means::Call as u32 => sys::plain(nr::__NR_userfaultfd, [flags(), 0, 0]),
+        _ => return None,
     };
     // The supervisor says what it is to report: only somebody with CAP_SYS_PTRACE may ask for fork events, and the program
     // may have given that up.
@@ -124,7 +125,8 @@ impl Hands {
             let len = match sys::read(self.socket, &mut packet) {
                 Ok(0) => return End::SupervisorGone,
                 Ok(len) => len,
-                Err(linux_raw_sys::errno::EINTR) => continue,
+                // The other side closed with something of ours unread. That is said once, before what it sent last.
+                Err(linux_raw_sys::errno::EINTR | linux_raw_sys::errno::ECONNRESET) => continue,
                 Err(_) => return End::SupervisorGone,
             };
             // SAFETY: zeroed above and written by the kernel since; any integers are a valid command.

@@ -99,11 +99,12 @@ impl Shared {
             .collect();
         processes.sort_unstable_by_key(|(anonymous, _)| std::cmp::Reverse(*anonymous));
         let mut found = 0;
+        let mut has_kept = false;
         let begun_with = self.budget.anonymous();
         for (anonymous, process) in processes {
             let Some(memory) = link::manage(self, &process) else { continue };
             let known = (memory.inner.lock().resident * PAGE_SIZE) as u64;
-            if known == 0 {
+            if known == 0 && !std::mem::replace(&mut has_kept, true) {
                 // Before anything of it can leave.
                 self.keep_for_threads();
             }

@@ -117,7 +117,7 @@ impl Evictor {
             if shared.budget.estimate() <= shared.budget.high() {
                 shared.budget.gave_up.store(false, Relaxed);
                 self.stuck_since = None;
-            } else if !self.make_room() {
+            } else if !self.make_room() && shared.budget.estimate() > shared.budget.high() {
                 shared.give_up();
                 self.rest();
             }
@@ -178,7 +178,8 @@ impl Evictor {
         let pause = (begun - since).clamp(LEAST_REST, MOST_REST);
         let too_much = shared.budget.estimate() + shared.budget.cap() / 8;
         while begun.elapsed() < pause {
-            if shared.stopping.load(Relaxed) || shared.budget.estimate() > too_much {
+            let now = shared.budget.estimate();
+            if shared.stopping.load(Relaxed) || now > too_much || now <= shared.budget.high() {
                 return;
             }
             std::thread::park_timeout(LEAST_REST / 20);

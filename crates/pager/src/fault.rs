@@ -482,10 +482,21 @@ impl Server {
     /// What a child that was forked just now has no content of, if anything is out that it could be given. The event does not tell, and
     /// for the child nobody knows a number yet; the parent has the same mappings, but for what its other threads change at this moment.
     fn wiped_on_fork(&self, inner: &Inner) -> Vec<Range<Page>> {
+        const TRIES: usize = 100;
         let mut is_any_out = false;
         inner.table.for_each(|_, state| is_any_out |= matches!(state, State::Slot(_) | State::Busy(_)));
         let proc = self.memory.proc.get().filter(|_| is_any_out);
-        let wiped = proc.and_then(|proc| proc.wiped_on_fork().ok()).unwrap_or_default();
+        let wiped = proc.and_then(|proc| {
+            (0..TRIES).find_map(|_| {
+                let wiped = proc.wiped_on_fork().ok();
+                if wiped.is_none() && proc.resident().is_some() {
+                    // It may be a descriptor that is missing, until another process has ended.
+                    std::thread::sleep(UNREAD_PAUSE);
+                }
+                wiped
+            })
+        });
+        let wiped = wiped.unwrap_or_default();
         wiped.iter().map(|range| page_of(range.start)..page_of(range.end)).collect()
     }
 

@@ -14,7 +14,7 @@ use zswap::PAGE_SIZE;
 
 use crate::memory::{Inner, Memory};
 use crate::proc::Proc;
-use crate::uffd::Uffd;
+use crate::uffd::{Put, Uffd};
 use crate::{PagerError, Shared};
 
 /// How long an agent may take for an order before the process counts as stopped.
@@ -240,28 +240,30 @@ pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> io::Result<Process> {
 }
 
 /// Gives a forked process the userfaultfd of its memory, if the fork event brought one. From then on its pages do not depend on us:
-/// with the last descriptor closed, those that are out would read as zeros.
-fn give(shared: &Shared, process: &Process, state: &mut Stage) {
-    let Stage::Known(hands) = &*state else { return };
+/// with the last descriptor closed, those that are out would read as zeros. `Err`: whether there is one will be known later.
+fn give(shared: &Shared, process: &Process, state: &mut Stage) -> Result<(), NotYet> {
+    let Stage::Known(hands) = &*state else { return Ok(()) };
     if hands.hello.forked == 0 {
-        return;
+        return Ok(());
     }
-    let Some(memory) = shared.find_child(&process.proc, hands.hello.probe) else { return };
-    let Ok(stand_in) = hands.socket.try_clone().map(Stage::Refused) else { return };
+    let Some(memory) = shared.find_child(&process.proc, hands.hello.probe)? else { return Ok(()) };
+    let stand_in = hands.socket.try_clone().map_err(|_| NotYet)?;
     let welcome = Welcome { means: Means::Given as u32, reserved: 0 };
-    if send(hands.socket.as_fd(), bytes_of(&welcome), Some(memory.uffd.as_fd())).is_err() {
-        return;
-    }
+    send(hands.socket.as_fd(), bytes_of(&welcome), Some(memory.uffd.as_fd())).map_err(|_| NotYet)?;
     let _ = memory.proc.set(process.proc.clone());
-    if let Stage::Known(hands) = std::mem::replace(state, stand_in) {
+    if let Stage::Known(hands) = std::mem::replace(state, Stage::Refused(stand_in)) {
         *state = Stage::Given(hands, memory);
     }
+    Ok(())
 }
+
+/// A fork may have happened that was not applied, or could not be looked for.
+struct NotYet;
 
 /// [`give`], where nobody is getting to know the process already.
 pub(crate) fn hand_over(shared: &Shared, process: &Process) {
     if let Some(mut state) = process.state.try_lock() {
-        give(shared, process, &mut state);
+        let _ = give(shared, process, &mut state);
     }
 }
 
@@ -288,7 +290,8 @@ pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memo
     if let Stage::Managed(memory) = &*state {
         return Some(memory.clone());
     }
-    give(shared, process, &mut state);
+    // With a userfaultfd of its own instead it could not be moved from, ever.
+    give(shared, process, &mut state).ok()?;
     let placeholder = |hands: &Hands| hands.socket.try_clone().map(Stage::Refused);
     let (hands, was_asked) = match &mut *state {
         Stage::Known(hands) | Stage::Asked(hands) | Stage::Given(hands, _) => {
@@ -307,6 +310,7 @@ pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memo
         let means = if device.is_some() { Means::Device } else { Means::Call };
         let welcome = Welcome { means: means as u32, reserved: 0 };
         if send(hands.socket.as_fd(), bytes_of(&welcome), device).is_err() {
+            *state = Stage::Known(hands);
             return None;
         }
     }
@@ -340,23 +344,34 @@ pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memo
 impl Shared {
     /// The memory of a forked child, which a fork event brought: the one where a number that we put is what the child has. It is
     /// the memory's own, so that it does not matter who was held against it before.
-    fn find_child(&self, proc: &Proc, probe: u64) -> Option<Arc<Memory>> {
-        let memories = self.books.lock().memories();
-        memories.into_iter().filter(|memory| memory.probe == probe && memory.proc.get().is_none()).find(
-            |memory| {
-                let mut page = [[0; PAGE_SIZE]];
-                let number = u64::from(memory.number) << 1 | 1;
-                page[0][..8].copy_from_slice(&number.to_le_bytes());
-                let _ = memory.uffd.copy(probe, &page);
-                let mut is_there = false;
-                let scanned = proc.present(probe, probe + PAGE_SIZE as u64, |_, _| is_there = true);
-                let mut seen = [[0; PAGE_SIZE]];
-                scanned.is_ok()
-                    && is_there
-                    && proc.read_pages(probe, &mut seen) == 1
-                    && seen[0][..8] == page[0][..8]
-            },
-        )
+    fn find_child(&self, proc: &Proc, probe: u64) -> Result<Option<Arc<Memory>>, NotYet> {
+        let mut memories = self.books.lock().memories();
+        memories.retain(|memory| memory.probe == probe);
+        // Each event is applied within the hold of the lock in which it was read, but for those that wait for a batch.
+        if memories.iter().any(|memory| memory.inner.lock().events_wait) {
+            return Err(NotYet);
+        }
+        let mut memories = self.books.lock().memories();
+        memories.retain(|memory| memory.probe == probe && memory.proc.get().is_none());
+        for memory in memories {
+            let mut page = [[0; PAGE_SIZE]];
+            let number = u64::from(memory.number) << 1 | 1;
+            page[0][..8].copy_from_slice(&number.to_le_bytes());
+            if matches!(memory.uffd.copy(probe, &page), Put::Again(_) | Put::NoMemory) {
+                return Err(NotYet);
+            }
+            let mut is_there = false;
+            let scanned = proc.present(probe, probe + PAGE_SIZE as u64, |_, _| is_there = true);
+            let mut seen = [[0; PAGE_SIZE]];
+            if scanned.is_ok()
+                && is_there
+                && proc.read_pages(probe, &mut seen) == 1
+                && seen[0][..8] == page[0][..8]
+            {
+                return Ok(Some(memory));
+            }
+        }
+        Ok(None)
     }
 
     /// Gives forked processes their userfaultfds. Whatever becomes of us, they are not to go on with zeros.

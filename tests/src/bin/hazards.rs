@@ -978,27 +978,35 @@ fn joined() {
     assert_eq!(unsafe { number.read_volatile() }, 0, "who joins this thread waits for ever");
 }
 
-/// Leaves a child behind that is stopped, and goes on when somebody says so.
+/// Leaves two children behind that are stopped, and go on when somebody says so: one that was stopped at once, and one that had time
+/// to get to know the supervisor.
 fn halted() {
     let memory = Memory::new(16);
     memory.fill_all(2);
     let ballast = Ballast::new();
-    // SAFETY: as in `forks`.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        // SAFETY: a signal to ourselves.
-        unsafe { libc::raise(libc::SIGSTOP) };
-        // What is told to it is told by then.
-        std::thread::sleep(Duration::from_millis(500));
-        memory.check_all(2);
-        println!("child right");
-        // SAFETY: the end of the child.
-        unsafe { libc::_exit(0) };
+    let children = [0, 200].map(|milliseconds| {
+        // In between and not afterwards: only then does anybody ask what the first one has to say.
+        (0..5).for_each(|_| ballast.sweep());
+        // SAFETY: as in `forks`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            // SAFETY: a signal to ourselves.
+            unsafe { libc::raise(libc::SIGSTOP) };
+            // What is told to it is told by then.
+            std::thread::sleep(Duration::from_millis(500));
+            memory.check_all(2);
+            println!("child right");
+            // SAFETY: the end of the child.
+            unsafe { libc::_exit(0) };
+        }
+        child
+    });
+    for child in children {
+        // SAFETY: waits for a child of ours, and asks for nothing else.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), libc::WUNTRACED) };
+        println!("{child}");
     }
-    for _ in 0..5 {
-        ballast.sweep();
-    }
-    println!("{child}");
     // Not the end of a case.
     std::process::exit(0);
 }
