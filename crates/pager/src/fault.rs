@@ -418,8 +418,10 @@ impl Server {
         match event {
             Message::Fault { .. } => {}
             Message::Fork(child) => {
+                // The parent runs on already: the sooner it is asked, the less it can have changed.
+                let wiped = self.wiped_on_fork(inner);
                 self.settle(inner);
-                self.fork(inner, child);
+                self.fork(inner, child, &wiped);
             }
             Message::Remap { from, to, len } => {
                 self.settle(inner);
@@ -501,14 +503,13 @@ impl Server {
     }
 
     /// The child has the same pages out; it is served from the same slots.
-    fn fork(&self, inner: &mut Inner, child: OwnedFd) {
+    fn fork(&self, inner: &mut Inner, child: OwnedFd, wiped: &[Range<Page>]) {
         self.shared.counters.forks.add(1);
         self.memory.has_forked.store(true, Relaxed);
         // What is registered in the child, it is asked when it is looked through. These books may be ahead of the fork, and
         // of other threads' changes behind it.
         let mut copy = Inner::default();
         let mut lost = Vec::new();
-        let wiped = self.wiped_on_fork(inner);
         let is_wiped = |page: Page| wiped.iter().any(|range| range.contains(&page));
         let mut books = self.shared.books.lock();
         inner.table.for_each(|page, state| match state {

@@ -260,13 +260,6 @@ fn give(shared: &Shared, process: &Process, state: &mut Stage) -> Result<(), Not
 /// A fork may have happened that was not applied, or could not be looked for.
 struct NotYet;
 
-/// [`give`], where nobody is getting to know the process already.
-pub(crate) fn hand_over(shared: &Shared, process: &Process) {
-    if let Some(mut state) = process.state.try_lock() {
-        let _ = give(shared, process, &mut state);
-    }
-}
-
 /// Manages a forked process once it says that it has what it was given. A stopped one does not; it is served all the same.
 fn begin_given(state: &mut Stage, hands: Hands, memory: Arc<Memory>) -> Option<Arc<Memory>> {
     match receive::<Ready>(hands.socket.as_fd(), WELCOME_LIMIT) {
@@ -379,7 +372,12 @@ impl Shared {
         let is_for_somebody = |memory: &Arc<Memory>| memory.proc.get().is_none();
         if self.books.lock().memories().iter().any(is_for_somebody) {
             let processes = self.processes.lock().clone();
-            processes.iter().for_each(|process| hand_over(self, process));
+            for process in processes {
+                // Whoever holds the state is getting to know it.
+                if let Some(mut state) = process.state.try_lock() {
+                    let _ = give(self, &process, &mut state);
+                }
+            }
         }
     }
 }

@@ -142,7 +142,7 @@ impl Proc {
     /// Its anonymous memory, with each page that it shares with others (since a fork) divided among them. The kernel walks
     /// all of it for that. `None`: it has none any more.
     pub fn proportional(&self) -> Option<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).ok()?;
+        let text = self.text("smaps_rollup").ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:"))?;
         Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
     }
@@ -232,7 +232,7 @@ impl Proc {
     /// Ranges that a forked child finds empty, whatever is in them here (`MADV_WIPEONFORK`).
     ///
     /// # Errors
-    /// The process has ended, or its first thread.
+    /// The process has ended, or there is no descriptor left.
     pub fn wiped_on_fork(&self) -> io::Result<Vec<Mapping>> {
         self.flagged("wf")
     }
