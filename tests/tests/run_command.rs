@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tests::instance::Uzswap;
+use tests::instance::{Uzswap, ended};
 use tests::process::{self, Running};
 use tests::storage::{Directory, LoopDevice};
 use tests::{programs, under, wait};
@@ -263,6 +263,79 @@ fn a_program_without_rights_is_paged() {
     let done = under::run(&uzswap, "64M", &[], &command);
     assert!(done.output.status.success(), "{:?}", done.output);
     assert!(done.number("evicted_pages") > 2000, "{}", done.stats);
+}
+
+/// Everybody may connect to the agents' socket, and nobody gets anywhere by it who does not know the word.
+#[test]
+fn strangers_are_not_let_in() {
+    if !under::possible("strangers_are_not_let_in") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let script = "
+import os, socket, time
+word, path = os.environ['UZSWAP_AGENT'].split(':', 1)
+def connect():
+    stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    stranger.settimeout(30)
+    stranger.connect(path)
+    return stranger
+silent = [connect() for _ in range(300)]
+hello = bytes([3, 0, 0, 0]) + bytes(36)
+for packet in [b'x', b'x' * 4000, hello + bytes(32), hello + word[::-1].encode()]:
+    stranger = connect()
+    stranger.send(packet)
+    print(stranger.recv(100))
+for stranger in silent: print(stranger.recv(100))
+";
+    let done = under::run(&uzswap, "64M", &[], &["python3", "-c", script]);
+    assert_eq!(done.text(), "b''\n".repeat(304), "{:?}", done.output);
+}
+
+/// What runs under a supervisor of its own is that one's alone.
+#[test]
+fn one_run_under_another() {
+    if !under::possible("one_run_under_another") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let stats = tempfile::NamedTempFile::new().expect("a file");
+    let inner = programs::uzswap();
+    let names = [inner.as_path(), stats.path()].map(|path| path.to_str().expect("a name"));
+    let command = [names[0], "run", "--stats", names[1], "--", "sleep", "0.5"];
+    let done = under::run(&uzswap, "64M", &[], &command);
+    assert!(done.output.status.success(), "{:?}", done.output);
+    assert!(done.number("processes") > 0, "the inner supervisor");
+    let text = fs::read_to_string(stats.path()).expect("the stats of the inner one");
+    let counted: serde_json::Value = serde_json::from_str(&text).expect("an object");
+    assert_eq!(counted["processes"], 1, "{text}");
+    assert_eq!(left(&uzswap), 0);
+}
+
+/// They are meant for the program.
+#[test]
+fn limits_that_are_the_programs_own() {
+    if !under::possible("limits_that_are_the_programs_own") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let dir = tempfile::tempdir().expect("a directory");
+    let swap = format!("{},size=256M", dir.path().join("swap").display());
+    // Blocks of 512 or 1024 bytes, by shell; and descriptors.
+    let script = "ulimit -S -f 64; ulimit -S -n 40; exec \"$@\"";
+    let inner = "head -c 1000000 /dev/zero > \"$0\"; [ $? -gt 0 ] && ulimit -S -n && python3 -c \"$1\"";
+    let file = dir.path().join("file");
+    let program = programs::uzswap();
+    let [program, file] = [&program, &file].map(|path| path.to_str().expect("a name"));
+    let [.., words] = RANDOM_WORDS;
+    let run = ["-c", script, "sh", program, "run", "--memory", "48M", "--swap", &swap];
+    let mut command = Command::new("sh");
+    command.args(run).args(["--", "sh", "-c", inner, file, words]).env("UZSWAP_RUN", uzswap.run_dir());
+    let done = ended(&mut command, under::LIMIT).expect("it ends");
+    let expected = under::alone(&RANDOM_WORDS);
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert_eq!(text, format!("40\n{}", String::from_utf8_lossy(&expected.stdout)), "{done:?}");
+    assert!(!String::from_utf8_lossy(&done.stderr).contains("uzswap:"), "{done:?}");
 }
 
 #[test]

@@ -72,6 +72,8 @@ cases! {
     memory_that_could_not_be_written_for_a_while "thawed",
     a_program_that_restricts_itself "sandboxed",
     a_thread_that_ends_is_joined "joined",
+    memory_that_was_a_guard_is_empty "guarded",
+    the_agent_is_nobody "nobody",
 }
 
 /// Slots that are used up, and pages that find no place while their memory is forked and moved.

@@ -1,6 +1,7 @@
 //! The agent's thread: it says who it is, waits to be called, and moves pages.
 
 use core::mem::MaybeUninit;
+use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general as nr;
 use linux_raw_sys::general::{uffdio_move, uffdio_range};
@@ -9,7 +10,7 @@ use linux_raw_sys::{net, prctl};
 
 use crate::protocol::{Action, BATCH, Command, Hello, Means, PAGE_SIZE, Ready, Reply, Welcome};
 use crate::start::Place;
-use crate::sys;
+use crate::{rights, sys};
 
 const UFFDIO_MOVE: u32 = sys::iowr::<uffdio_move>(nr::UFFDIO, nr::_UFFDIO_MOVE);
 /// `_IO(USERFAULTFD_IOC, 0)`: makes a userfaultfd from the device.
@@ -25,6 +26,7 @@ pub extern "C" fn run(place: usize) {
         return;
     }
     let _ = sys::plain(nr::__NR_prctl, [prctl::PR_SET_NAME as usize, c"uzswap-agent".as_ptr() as usize, 0]);
+    // With what rights there are: others may be kept from where the socket is.
     let Ok(socket) = connect(place) else { return };
     let hello = Hello {
         version: crate::protocol::VERSION,
@@ -33,11 +35,20 @@ pub extern "C" fn run(place: usize) {
         staging: place.staging as u64,
         own_start: place.own.0 as u64,
         own_end: place.own.1 as u64,
+        password: place.supervisor.password,
     };
     if sys::send(socket, bytes_of(&hello), None).is_err() {
         return;
     }
-    let Some(uffd) = welcome(socket) else { return };
+    let made = place.has_rights.then(|| {
+        // That takes rights, and may be wanted; nothing comes of it before.
+        let made = userfaultfd();
+        rights::give_up();
+        made
+    });
+    place.is_starting.store(0, Ordering::Release);
+    sys::wake(&place.is_starting);
+    let Some(uffd) = welcome(socket, made) else { return };
     let hands = Hands { socket, uffd, staging: place.staging };
     // From here on pages may be out, and the program cannot live without the supervisor.
     if hands.serve() == End::SupervisorGone {
@@ -53,15 +64,15 @@ fn bytes_of<T: Copy>(value: &T) -> &[u8] {
 fn connect(place: &Place) -> Result<i32, u32> {
     let kind = net::SOCK_SEQPACKET | nr::O_CLOEXEC;
     let socket = sys::plain(nr::__NR_socket, [net::AF_UNIX as usize, kind as usize, 0])?;
-    let address = &place.address;
+    let address = &place.supervisor.address;
     let args = [socket, core::ptr::from_ref(address) as usize, address.len, 0, 0, 0];
     // SAFETY: the address is len bytes of a sockaddr_un, which fit the structure (start() checked).
     unsafe { sys::call(nr::__NR_connect, args) }?;
     i32::try_from(socket).map_err(|_| 0)
 }
 
-/// Waits until the supervisor wants this process, and gets the userfaultfd.
-fn welcome(socket: i32) -> Option<i32> {
+/// Waits until the supervisor wants this process, and gets the userfaultfd. `made`: what came of making one, if that was tried.
+fn welcome(socket: i32, made: Option<Result<usize, u32>>) -> Option<i32> {
     let mut packet = MaybeUninit::<Welcome>::uninit();
     let (len, fd) = receive(socket, &mut packet)?;
     if len != size_of::<Welcome>() {
@@ -79,7 +90,7 @@ fn welcome(socket: i32) -> Option<i32> {
             let _ = sys::plain(nr::__NR_close, [fd as usize, 0, 0]);
             made
         }
-        _ if welcome.means == Means::Call as u32 => sys::plain(nr::__NR_userfaultfd, [flags(), 0, 0]),
+        _ if welcome.means == Means::Call as u32 => made.unwrap_or_else(userfaultfd),
         _ => return None,
     };
     // The supervisor says what it is to report: only somebody with CAP_SYS_PTRACE may ask for fork events, and the program
@@ -88,6 +99,10 @@ fn welcome(socket: i32) -> Option<i32> {
     let answer = Ready { errno: ready.err().unwrap_or(0), reserved: 0 };
     sys::send(socket, bytes_of(&answer), ready.ok()).ok()?;
     ready.ok()
+}
+
+fn userfaultfd() -> Result<usize, u32> {
+    sys::plain(nr::__NR_userfaultfd, [flags(), 0, 0])
 }
 
 fn flags() -> usize {

@@ -15,10 +15,13 @@
 pub const BATCH: usize = 256;
 /// Bytes of a page; the agent exists for x86-64 only.
 pub const PAGE_SIZE: usize = 4096;
-/// The environment variable that names the supervisor's socket.
+/// The environment variable that has a word to be let in by, and names the supervisor's socket.
 pub const SOCKET_VARIABLE: &str = "UZSWAP_AGENT";
 /// The layout of these packets; both sides are built together, so a mismatch means another build's agent.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
+/// Bytes of the word by which a supervisor knows its own: `UZSWAP_AGENT=WORD:PATH`. Everybody may connect to the socket, since
+/// programs give up their rights and fork; the environment of a process is for its own user to read.
+pub const PASSWORD: usize = 32;
 
 /// Who is there.
 #[repr(C)]
@@ -37,6 +40,8 @@ pub struct Hello {
     pub own_start: u64,
     /// First byte behind it.
     pub own_end: u64,
+    /// From [`SOCKET_VARIABLE`].
+    pub password: [u8; PASSWORD],
 }
 
 /// How the process gets its userfaultfd; a descriptor comes with the first two.

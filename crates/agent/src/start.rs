@@ -1,12 +1,19 @@
 //! Coming into the program: the constructor, and the child's side of a fork.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use linux_raw_sys::general as nr;
 
 use crate::hands;
-use crate::protocol::{BATCH, PAGE_SIZE, SOCKET_VARIABLE};
-use crate::sys;
+use crate::protocol::{BATCH, PAGE_SIZE, PASSWORD, SOCKET_VARIABLE};
+use crate::{rights, sys};
+
+/// Where the supervisor is, and what it wants to hear.
+#[derive(Clone, Copy)]
+pub(crate) struct Supervisor {
+    pub(crate) address: Address,
+    pub(crate) password: [u8; PASSWORD],
+}
 
 /// A `sockaddr_un`, and how much of it counts.
 #[repr(C)]
@@ -20,12 +27,16 @@ pub(crate) struct Address {
 /// Where everything of this process's agent is. It lies in memory of the agent's own, in front of the thread's stack.
 #[repr(C)]
 pub(crate) struct Place {
-    pub(crate) address: Address,
+    pub(crate) supervisor: Supervisor,
     pub(crate) probe: usize,
     pub(crate) staging: usize,
     /// Begin and end of the agent's own memory.
     pub(crate) own: (usize, usize),
     pub(crate) forked: bool,
+    /// The thread has rights to give up.
+    pub(crate) has_rights: bool,
+    /// Not 0 until it has done that, or ended.
+    pub(crate) is_starting: AtomicU32,
 }
 
 /// Pages of the thread's stack; its largest frame holds a command and a reply.
@@ -54,8 +65,8 @@ unsafe extern "C" {
 
 extern "C" fn construct(_: i32, _: *const *const u8, environment: *const *const u8) {
     // SAFETY: the environment as the C library passes it: pointers to strings, ended by null.
-    let Some(address) = (unsafe { address_in(environment) }) else { return };
-    if start(address, None).is_ok() {
+    let Some(supervisor) = (unsafe { supervisor_in(environment) }) else { return };
+    if start(supervisor, None).is_ok() {
         // SAFETY: an ordinary call of libc before the program has threads.
         unsafe { pthread_atfork(None, None, Some(after_fork)) };
     }
@@ -68,15 +79,15 @@ extern "C" fn after_fork() {
         return;
     }
     // SAFETY: the place is in a private page that a fork copies; it is written only before it gets current.
-    let (address, probe) = unsafe {
+    let (supervisor, probe) = unsafe {
         let place = &*(parent as *const Place);
-        (place.address, place.probe)
+        (place.supervisor, place.probe)
     };
-    let _ = start(address, Some(probe));
+    let _ = start(supervisor, Some(probe));
 }
 
-/// Maps what the thread needs and starts it. `probe` is the page inherited from a parent.
-fn start(address: Address, probe: Option<usize>) -> Result<(), u32> {
+/// Maps what the thread needs and starts it; where it has rights, waits until it has none. `probe` is the page inherited from a parent.
+fn start(supervisor: Supervisor, probe: Option<usize>) -> Result<(), u32> {
     let parts = [1, GUARD_PAGES, STACK_PAGES, GUARD_PAGES, BATCH, GUARD_PAGES];
     let pages: usize = parts.iter().sum();
     let base = sys::map(pages * PAGE_SIZE)?;
@@ -97,14 +108,28 @@ fn start(address: Address, probe: Option<usize>) -> Result<(), u32> {
             page
         }
     };
-    let place =
-        Place { address, probe, staging: at(4), own: (base, base + pages * PAGE_SIZE), forked: false };
-    let forked = CURRENT.load(Ordering::Relaxed) != 0;
+    let place = base as *mut Place;
+    let new = Place {
+        supervisor,
+        probe,
+        staging: at(4),
+        own: (base, base + pages * PAGE_SIZE),
+        forked: CURRENT.load(Ordering::Relaxed) != 0,
+        has_rights: rights::are_any(),
+        is_starting: AtomicU32::new(1),
+    };
     // SAFETY: the first page was mapped above, is page-aligned, larger than a Place, and nobody else's.
-    unsafe { (base as *mut Place).write(Place { forked, ..place }) };
+    let place = unsafe {
+        place.write(new);
+        &*place
+    };
     CURRENT.store(base, Ordering::Relaxed);
     // SAFETY: the stack was mapped above for this thread alone; the thread calls the kernel only.
-    unsafe { sys::start_thread(at(3), hands::run, base) }
+    unsafe { sys::start_thread(at(3), hands::run, base, &place.is_starting) }?;
+    while place.has_rights && place.is_starting.load(Ordering::Acquire) != 0 {
+        sys::wait_while(&place.is_starting, 1);
+    }
+    Ok(())
 }
 
 fn ignore(_: u32) -> Result<usize, u32> {
@@ -112,11 +137,11 @@ fn ignore(_: u32) -> Result<usize, u32> {
     Ok(0)
 }
 
-/// The supervisor's address, if the environment has it and it can be one.
+/// Who the supervisor is, if the environment says so and it can be one.
 ///
 /// # Safety
 /// `environment` is null or a null-ended array of pointers to C strings.
-unsafe fn address_in(environment: *const *const u8) -> Option<Address> {
+unsafe fn supervisor_in(environment: *const *const u8) -> Option<Supervisor> {
     let mut entry = environment;
     if entry.is_null() {
         return None;
@@ -127,26 +152,42 @@ unsafe fn address_in(environment: *const *const u8) -> Option<Address> {
         if text.is_null() {
             return None;
         }
-        // SAFETY: text is a C string (caller).
-        if let Some(path) = unsafe { value_of(text) } {
-            let mut address = Address { family: linux_raw_sys::net::AF_UNIX as u16, path: [0; 108], len: 0 };
-            let mut len = 0;
-            loop {
-                // SAFETY: within the C string, whose end is the zero checked here.
-                let byte = unsafe { *path.add(len) };
-                if byte == 0 {
-                    break;
-                }
-                // The last byte stays zero.
-                *address.path.get_mut(len).filter(|_| len < 107)? = byte;
-                len += 1;
-            }
-            address.len = 2 + len + 1;
-            return (len > 0).then_some(address);
+        // SAFETY: text is a C string (caller), and value_of gives the rest of it.
+        if let Some(value) = unsafe { value_of(text) } {
+            // SAFETY: as above.
+            return unsafe { parse(value) };
         }
         // SAFETY: the null was not reached yet.
         entry = unsafe { entry.add(1) };
     }
+}
+
+/// Reads `PASSWORD:PATH`.
+///
+/// # Safety
+/// `text` is a C string.
+unsafe fn parse(text: *const u8) -> Option<Supervisor> {
+    let mut address = Address { family: linux_raw_sys::net::AF_UNIX as u16, path: [0; 108], len: 0 };
+    let mut password = [0; PASSWORD];
+    let mut at = 0;
+    loop {
+        // SAFETY: within the C string, whose end is the zero checked here.
+        let byte = unsafe { *text.add(at) };
+        if byte == 0 {
+            break;
+        }
+        match at.checked_sub(PASSWORD) {
+            None => *password.get_mut(at)? = byte,
+            Some(0) if byte == b':' => {}
+            Some(0) => return None,
+            // The last byte stays zero.
+            Some(behind) => *address.path.get_mut(behind - 1).filter(|_| behind <= 107)? = byte,
+        }
+        at += 1;
+    }
+    let len = at.checked_sub(PASSWORD + 1).filter(|len| *len > 0)?;
+    address.len = 2 + len + 1;
+    Some(Supervisor { address, password })
 }
 
 /// What follows `UZSWAP_AGENT=` if that is how `text` begins.

@@ -3,6 +3,7 @@
 
 use core::arch::asm;
 use core::mem::MaybeUninit;
+use core::sync::atomic::AtomicU32;
 
 use linux_raw_sys::general as nr;
 
@@ -29,7 +30,8 @@ pub unsafe fn call(number: u32, args: [usize; 6]) -> Result<usize, u32> {
 
 /// A call that takes no pointers of ours.
 pub fn plain(number: u32, args: [usize; 3]) -> Result<usize, u32> {
-    // SAFETY: used only for calls that read and write no memory through their arguments (close, prctl, kill, getpid).
+    // SAFETY: used only for calls that read and write no memory through their arguments, but for prctl, which is given a string,
+    // and madvise, which does what its own caller asked for.
     unsafe { call(number, [args[0], args[1], args[2], 0, 0, 0]) }
 }
 
@@ -67,14 +69,38 @@ pub fn madvise(start: usize, bytes: usize, advice: u32) -> Result<usize, u32> {
     plain(nr::__NR_madvise, [start, bytes, advice as usize])
 }
 
+/// Sleeps while the word has the value, and may wake earlier.
+pub fn wait_while(word: &AtomicU32, value: u32) {
+    // SAFETY: the kernel reads the word. Not marked as private to the process: the kernel's own word for the end of a thread is not.
+    let _ = unsafe {
+        call(nr::__NR_futex, [word.as_ptr() as usize, nr::FUTEX_WAIT as usize, value as usize, 0, 0, 0])
+    };
+}
+
+/// Wakes who sleeps so.
+pub fn wake(word: &AtomicU32) {
+    // SAFETY: the address is looked at as a number only.
+    let _ = unsafe { call(nr::__NR_futex, [word.as_ptr() as usize, nr::FUTEX_WAKE as usize, 1, 0, 0, 0]) };
+}
+
 /// Starts `run(arg)` as a thread of this process whose stack ends at `stack_end`, with every signal blocked and a copy of
-/// the table of open files.
+/// the table of open files. When it ends, whatever the reason, the word gets 0 and who waits for that is woken.
 ///
 /// # Safety
 /// The stack is the thread's alone, 16-byte aligned, mapped for as long as the process lives, and large enough for `run`,
 /// which neither returns to libc nor uses thread-local storage.
-pub unsafe fn start_thread(stack_end: usize, run: extern "C" fn(usize), arg: usize) -> Result<(), u32> {
-    let flags = nr::CLONE_VM | nr::CLONE_FS | nr::CLONE_SIGHAND | nr::CLONE_THREAD | nr::CLONE_SYSVSEM;
+pub unsafe fn start_thread(
+    stack_end: usize,
+    run: extern "C" fn(usize),
+    arg: usize,
+    word: &'static AtomicU32,
+) -> Result<(), u32> {
+    let flags = nr::CLONE_VM
+        | nr::CLONE_FS
+        | nr::CLONE_SIGHAND
+        | nr::CLONE_THREAD
+        | nr::CLONE_SYSVSEM
+        | nr::CLONE_CHILD_CLEARTID;
     let all = [u64::MAX];
     let mut before = [0u64];
     let mask = |how: u32, set: &[u64; 1], old: *mut u64| {
@@ -108,7 +134,7 @@ pub unsafe fn start_thread(stack_end: usize, run: extern "C" fn(usize), arg: usi
             "2:",
             exit = const nr::__NR_exit,
             inlateout("rax") nr::__NR_clone as isize => result,
-            in("rdi") flags as usize, in("rsi") top as usize, in("rdx") 0, in("r10") 0, in("r8") 0,
+            in("rdi") flags as usize, in("rsi") top as usize, in("rdx") 0, in("r10") word.as_ptr(), in("r8") 0,
             lateout("rcx") _, lateout("r11") _,
         );
     }

@@ -45,6 +45,7 @@ mod uffd;
 mod watch;
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -57,7 +58,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fd::OwnedFd;
 use zswap::{Keep, LoadError, PAGE_SIZE, SwapEntry, Zswap};
 
-use agent::protocol::{Action, Command};
+use agent::protocol::{Action, Command, PASSWORD, SOCKET_VARIABLE};
 
 use crate::accessed::Accessed;
 use crate::batch::Storing;
@@ -70,7 +71,6 @@ use crate::proc::Proc;
 use crate::table::{Page, State, address_of};
 use crate::uffd::{Put, Uffd};
 
-pub use agent::protocol::SOCKET_VARIABLE;
 pub use budget::Peaks;
 pub use counters::{Count, Counters};
 pub use policy::{Candidate, Policy};
@@ -154,6 +154,8 @@ pub(crate) struct Shared {
     counters: Counters,
     processes: Mutex<Vec<Arc<Process>>>,
     listener: OwnedFd,
+    /// What agents of ours say.
+    password: [u8; PASSWORD],
     device: Option<OwnedFd>,
     own: Proc,
     /// Not before it may soon be needed.
@@ -385,6 +387,7 @@ impl Shared {
 /// A running pager.
 pub struct Pager {
     shared: Arc<Shared>,
+    socket: PathBuf,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -404,6 +407,7 @@ impl Pager {
             counters: Counters::default(),
             processes: Mutex::new(Vec::new()),
             listener: link::listen(&config.socket)?,
+            password: link::password()?,
             device,
             own: Proc::open(std::process::id()).map_err(PagerError::System)?,
             accessed: OnceLock::new(),
@@ -431,7 +435,15 @@ impl Pager {
             thread("uzswap-evict", Box::new(move || evictor.run()))?,
             thread("uzswap-shrink", Box::new(move || worker.cache.run_shrink_worker()))?,
         ];
-        Ok(Pager { shared, threads })
+        Ok(Pager { shared, socket: config.socket, threads })
+    }
+
+    /// The variable that programs are to have in their environment: where we are, and what lets them in.
+    pub fn invitation(&self) -> (&'static str, OsString) {
+        let mut value = OsString::from(String::from_utf8_lossy(&self.shared.password).as_ref());
+        value.push(":");
+        value.push(&self.socket);
+        (SOCKET_VARIABLE, value)
     }
 
     /// The counters.

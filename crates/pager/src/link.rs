@@ -22,6 +22,8 @@ const ORDER_LIMIT: Duration = Duration::from_millis(25);
 /// How long a process may take to make its userfaultfd, once it was asked.
 const WELCOME_LIMIT: Duration = Duration::from_millis(50);
 
+/// Connections that may wait between two looks. Who finds no room waits before its program begins.
+const BACKLOG: i32 = 1024;
 /// How long it is taken for true how much of a process is shared.
 const SHARE_AGE: Duration = Duration::from_millis(50);
 
@@ -222,21 +224,29 @@ fn is_closed(socket: BorrowedFd<'_>) -> bool {
         && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
-/// A new connection.
-pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> io::Result<Process> {
-    let pid = peer(&socket)?;
-    let (hello, _) = receive::<Hello>(socket.as_fd(), Duration::from_millis(200))?;
-    if hello.version != protocol::VERSION {
-        return Err(io::ErrorKind::InvalidData.into());
+/// Somebody who connected did not say hello.
+pub(crate) enum Silent {
+    /// Not yet.
+    SoFar(OwnedFd),
+    /// It is none of our agents, or gone.
+    ForGood,
+}
+
+/// What somebody who has connected says, if anything was said so far: everybody may connect, and nobody is waited for.
+pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> Result<Process, Silent> {
+    let hello = match receive::<Hello>(socket.as_fd(), Duration::ZERO) {
+        Ok((hello, _)) => hello,
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(Silent::SoFar(socket)),
+        Err(_) => return Err(Silent::ForGood),
+    };
+    if hello.version != protocol::VERSION || hello.password != shared.password {
+        return Err(Silent::ForGood);
     }
+    let pid = peer(&socket).map_err(|_| Silent::ForGood)?;
+    let proc = Proc::open(pid).map_err(|_| Silent::ForGood)?;
     shared.counters.processes.add(1);
     let hands = Hands { socket, hello, ordered: 0, answered: 0, is_late: false };
-    Ok(Process {
-        proc: Arc::new(Proc::open(pid)?),
-        pid,
-        state: Mutex::new(Stage::Known(hands)),
-        share: Mutex::new(None),
-    })
+    Ok(Process { proc: Arc::new(proc), pid, state: Mutex::new(Stage::Known(hands)), share: Mutex::new(None) })
 }
 
 /// Gives a forked process the userfaultfd of its memory, if the fork event brought one. From then on its pages do not depend on us:
@@ -382,6 +392,20 @@ impl Shared {
     }
 }
 
+/// A word that nobody can guess.
+///
+/// # Errors
+/// The kernel gives no random numbers.
+pub(crate) fn password() -> Result<[u8; protocol::PASSWORD], PagerError> {
+    let mut random = [0; protocol::PASSWORD];
+    let mut missing = random.as_mut_slice();
+    while !missing.is_empty() {
+        let got = rustix::rand::getrandom(&mut *missing, rustix::rand::GetRandomFlags::empty())?;
+        missing = &mut missing[got..];
+    }
+    Ok(random.map(|byte| b"0123456789abcdef"[usize::from(byte % 16)]))
+}
+
 /// The socket that agents connect to.
 ///
 /// # Errors
@@ -391,7 +415,7 @@ pub(crate) fn listen(path: &std::path::Path) -> Result<OwnedFd, PagerError> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     bind(&socket, &SocketAddrUnix::new(path)?)?;
-    listen(&socket, 128)?;
+    listen(&socket, BACKLOG)?;
     // Programs may give up their rights before they fork.
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))
         .map_err(PagerError::Socket)?;
@@ -399,12 +423,7 @@ pub(crate) fn listen(path: &std::path::Path) -> Result<OwnedFd, PagerError> {
 }
 
 fn peer(socket: &OwnedFd) -> io::Result<u32> {
-    let credentials = rustix::net::sockopt::socket_peercred(socket)?;
-    let own = rustix::process::geteuid();
-    if !own.is_root() && credentials.uid != own {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    Ok(credentials.pid.as_raw_nonzero().get().unsigned_abs())
+    Ok(rustix::net::sockopt::socket_peercred(socket)?.pid.as_raw_nonzero().get().unsigned_abs())
 }
 
 fn bytes_of<T: Copy>(value: &T) -> &[u8] {

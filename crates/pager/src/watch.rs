@@ -3,6 +3,8 @@
 //! How often follows from the distance to the cap: a program that is far from it must notice nothing, one that is near it
 //! can grow by megabytes in a millisecond.
 
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use zswap::Counter;
 use crate::Shared;
 use crate::budget::Sample;
 use crate::discover::REMOVAL;
-use crate::link::{self, Stage};
+use crate::link::{self, Silent, Stage};
 use crate::memory::Memory;
 use crate::promptly;
 use crate::table::State;
@@ -23,6 +25,11 @@ const FAR: Duration = Duration::from_millis(20);
 /// Bytes by which programs may grow in a millisecond: a thread that does nothing but touch new memory takes 2 to 3 MiB, and more by huge
 /// pages.
 const GROWTH: u64 = 8 << 20;
+
+/// How long who connects may take to say who it is, and how many may do so at once. An agent that was stopped in that moment is not waited
+/// for: its program is not managed, and goes on.
+const SILENCE: Duration = Duration::from_secs(1);
+const MOST_SILENT: usize = 256;
 
 /// Until the next look, where there is so much room in bytes before it matters.
 fn pause(room: u64) -> Duration {
@@ -37,8 +44,9 @@ impl Shared {
         promptly::run_promptly();
         let mut last_round = Instant::now();
         let mut looked_anew = Instant::now();
+        let mut silent = VecDeque::new();
         while !self.stopping.load(Relaxed) {
-            self.accept();
+            self.accept(&mut silent);
             self.hand_over();
             self.measure();
             let room = self.budget.near().saturating_sub(self.budget.estimate());
@@ -57,16 +65,24 @@ impl Shared {
                 self.unmanageable.store(0, Relaxed);
             }
             // The end unparks it.
-            std::thread::park_timeout(pause(room));
+            std::thread::park_timeout(if silent.is_empty() { pause(room) } else { NEAR });
         }
     }
 
-    /// Takes new connections.
-    fn accept(&self) {
+    /// Takes new connections. `silent`: those that have not said who they are, in the order in which they came.
+    fn accept(&self, silent: &mut VecDeque<(OwnedFd, Instant)>) {
         let flags = rustix::net::SocketFlags::CLOEXEC;
         while let Ok(socket) = rustix::net::accept_with(&self.listener, flags) {
-            if let Ok(process) = link::greet(self, socket) {
-                self.processes.lock().push(Arc::new(process));
+            silent.push_back((socket, Instant::now()));
+        }
+        // Of so many, the first are not agents of ours: those say it at once.
+        let surplus = silent.len().saturating_sub(MOST_SILENT);
+        silent.drain(..surplus);
+        for (socket, since) in std::mem::take(silent) {
+            match link::greet(self, socket) {
+                Ok(process) => self.processes.lock().push(Arc::new(process)),
+                Err(Silent::SoFar(socket)) if since.elapsed() < SILENCE => silent.push_back((socket, since)),
+                Err(_) => {}
             }
         }
     }

@@ -98,13 +98,12 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
         .publish(&instance.dir.join("control"))
         .map_err(|error| Failure::job(instance.dir.display(), error))?;
     answer(&instance, &cache, &writer)?;
-    let socket = instance.dir.join("agent");
     let pager = Pager::start(Config {
         cap,
         cache: cache.clone(),
         slots,
         pool: swap.is_some().then_some(pool),
-        socket: socket.clone(),
+        socket: instance.dir.join("agent"),
         tell: Box::new(|what| eprintln!("uzswap: run: {what}")),
         publish: show,
     })
@@ -120,7 +119,8 @@ pub fn run(args: &Run) -> Result<ExitCode, Failure> {
         // SAFETY: between fork and exec this makes system calls, and neither allocates nor locks.
         unsafe { command.pre_exec(move || inherited.restore()) };
     }
-    command.args(arguments).env(pager::SOCKET_VARIABLE, &socket).env("LD_PRELOAD", instance.preload());
+    let (variable, invitation) = pager.invitation();
+    command.args(arguments).env(variable, invitation).env("LD_PRELOAD", instance.preload());
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {

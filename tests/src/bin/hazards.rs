@@ -1057,9 +1057,86 @@ fn plain() {
     println!("{names} descriptors");
 }
 
+/// Of `madvise`, since Linux 6.13; libc has no names for them yet.
+const MADV_GUARD_INSTALL: libc::c_int = 102;
+const MADV_GUARD_REMOVE: libc::c_int = 103;
+
+/// What lay where pages were made to be guards is gone when they are none any more.
+fn guarded() {
+    let memory = Memory::new(32);
+    let ballast = Ballast::new();
+    let half = memory.pages / 2;
+    for round in 1..4 {
+        memory.fill_all(round);
+        ballast.sweep();
+        // SAFETY: memory of ours.
+        let installed = unsafe { libc::madvise(memory.address(half), half * PAGE, MADV_GUARD_INSTALL) };
+        let refused = std::io::Error::last_os_error().raw_os_error();
+        if installed != 0 && refused == Some(libc::EINVAL) {
+            println!("SKIP guarded: this kernel is older than 6.13");
+            return;
+        }
+        ok(installed, "MADV_GUARD_INSTALL");
+        // SAFETY: as above.
+        ok(
+            unsafe { libc::madvise(memory.address(half), half * PAGE, MADV_GUARD_REMOVE) },
+            "MADV_GUARD_REMOVE",
+        );
+        (half..memory.pages).for_each(|page| memory.check_zero(page));
+        (0..half).for_each(|page| memory.check(page, round));
+    }
+    // SAFETY: no memory at all is at that address.
+    let refused = unsafe { libc::madvise(std::ptr::without_provenance_mut(PAGE), PAGE, libc::MADV_DONTNEED) };
+    assert_eq!((refused, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::ENOMEM)));
+}
+
+/// The agent's thread has no rights, in a child as little, and nobody notices by what may be done with the process.
+fn nobody() {
+    let memory = Memory::new(32);
+    let ballast = Ballast::new();
+    let look = |dumpable: libc::c_int| {
+        let mut agents = 0;
+        for task in std::fs::read_dir("/proc/self/task").expect("threads") {
+            let status = task.expect("a thread").path().join("status");
+            let Ok(status) = std::fs::read_to_string(status) else { continue };
+            let has = |line: &str| status.lines().any(|it| it.split_whitespace().eq(line.split_whitespace()));
+            if has("Name: uzswap-agent") {
+                agents += 1;
+                let rights = ["Uid: 65534 65534 65534 65534", "Gid: 65534 65534 65534 65534", "Groups:"];
+                assert!(rights.into_iter().all(has), "{status}");
+                let sets = ["CapInh", "CapPrm", "CapEff", "CapAmb"];
+                assert!(sets.iter().all(|set| has(&format!("{set}: 0000000000000000"))), "{status}");
+            } else {
+                assert!(has("Uid: 0 0 0 0"), "{status}");
+            }
+        }
+        assert_eq!(agents, 1);
+        // SAFETY: asks.
+        assert_eq!(unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }, dumpable);
+    };
+    look(1);
+    for dumpable in [1, 0] {
+        // SAFETY: whether this process dumps core.
+        ok(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, dumpable) }, "PR_SET_DUMPABLE");
+        memory.fill_all(7);
+        ballast.sweep();
+        // SAFETY: as in `forks`.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            look(dumpable);
+            memory.check_all(7);
+            // SAFETY: the end of the child.
+            unsafe { libc::_exit(0) };
+        }
+        assert_eq!(wait_for(child), 0, "the child");
+        memory.check_all(7);
+    }
+}
+
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 28] = [
+    let cases: [(&str, fn()); 30] = [
         ("churn", churn),
         ("runs", runs),
         ("blocks", blocks),
@@ -1084,6 +1161,8 @@ fn main() {
         ("headless", headless),
         ("sandboxed", sandboxed),
         ("joined", joined),
+        ("guarded", guarded),
+        ("nobody", nobody),
         ("halted", halted),
         ("parted", parted),
         ("ignored", ignored),
