@@ -338,6 +338,26 @@ fn limits_that_are_the_programs_own() {
     assert!(!String::from_utf8_lossy(&done.stderr).contains("uzswap:"), "{done:?}");
 }
 
+/// A process that forks takes descriptors here; without any left it waits until others have ended, or does with less.
+#[test]
+fn many_children_and_few_descriptors() {
+    if !under::possible("many_children_and_few_descriptors") {
+        return;
+    }
+    let uzswap = Uzswap::of_this_tree();
+    let hazards = programs::sibling("hazards");
+    let [program, hazards] =
+        [&programs::uzswap(), &hazards].map(|path| path.to_str().expect("a name").to_owned());
+    // The limit is raised where that may be done.
+    let limited =
+        ["--nofile=32:32", "setpriv", "--bounding-set=-sys_resource", &program, "run", "--memory", "64M"];
+    let mut command = Command::new("prlimit");
+    command.args(limited).args(["--", &hazards, "bomb"]).env("UZSWAP_RUN", uzswap.run_dir());
+    let done = ended(&mut command, under::LIMIT).expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "bomb right\n", "{done:?}");
+    assert!(done.status.success(), "{done:?}");
+}
+
 #[test]
 fn input_output_and_environment_go_through() {
     if !under::possible("input_output_and_environment_go_through") {

@@ -24,20 +24,28 @@ impl Books {
         Books { slots, policy: Policy::default(), memories: HashMap::new(), next: 0 }
     }
 
-    /// Enters a memory made with its number. `None`: there are too many.
-    pub(crate) fn enter(&mut self, make: impl FnOnce(u32) -> Memory) -> Option<Arc<Memory>> {
-        let number = (0..MEMORIES)
+    /// A number that no memory has. `None`: there are too many.
+    pub(crate) fn free_number(&self) -> Option<u32> {
+        (0..MEMORIES)
             .map(|step| (self.next + step) % MEMORIES)
-            .find(|number| !self.memories.contains_key(number))?;
+            .find(|number| !self.memories.contains_key(number))
+    }
+
+    /// Enters a memory with such a number.
+    pub(crate) fn enter(&mut self, memory: Memory) -> Arc<Memory> {
         // Not the same again soon: the queues may still hold candidates of a memory that ended.
-        self.next = (number + 1) % MEMORIES;
-        let memory = Arc::new(make(number));
-        self.memories.insert(number, memory.clone());
-        Some(memory)
+        self.next = (memory.number + 1) % MEMORIES;
+        let memory = Arc::new(memory);
+        self.memories.insert(memory.number, memory.clone());
+        memory
     }
 
     pub(crate) fn memory(&self, number: u32) -> Option<Arc<Memory>> {
         self.memories.get(&number).cloned()
+    }
+
+    pub(crate) fn has(&self, memory: &Arc<Memory>) -> bool {
+        self.memories.get(&memory.number).is_some_and(|known| Arc::ptr_eq(known, memory))
     }
 
     pub(crate) fn memories(&self) -> Vec<Arc<Memory>> {

@@ -29,6 +29,8 @@ const FIRST_TOUCH: usize = 16;
 const ROOM_LIMIT: Duration = Duration::from_millis(20);
 /// How long nobody waits for room after that was in vain: what is left may be locked, and then no room comes.
 const IN_VAIN: Duration = Duration::from_millis(2);
+/// Between two looks whether a memory has ended that cannot tell.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// How long a message that cannot be taken is left.
 const UNREAD_PAUSE: Duration = Duration::from_millis(2);
 /// Faults between two looks at where the program runs, and where it is somewhere else each time.
@@ -121,14 +123,18 @@ impl Server {
     /// Serves until the memory ends.
     pub(crate) fn run(mut self) {
         let memory = self.memory.clone();
+        let mut fds = vec![PollFd::new(&memory.uffd, PollFlags::IN)];
+        fds.extend(memory.ended.as_ref().map(|ended| PollFd::new(ended, PollFlags::IN)));
+        // Where there was no descriptor left that could tell of the end, it is looked for.
+        let look = memory.ended.is_none().then_some(&LOOK);
         loop {
-            let mut fds =
-                [PollFd::new(&memory.uffd, PollFlags::IN), PollFd::new(&memory.ended, PollFlags::IN)];
             // An event that makes a fault wait is over when the thread that caused it ran on; it has been woken.
             let pause = Timespec { tv_sec: 0, tv_nsec: 20_000 };
-            let limit = if self.waiting.is_empty() { None } else { Some(&pause) };
+            let limit = if self.waiting.is_empty() { look } else { Some(&pause) };
             let polled = poll(&mut fds, limit);
-            if polled.is_ok() && !fds[1].revents().is_empty() {
+            let is_told = || fds.get(1).is_some_and(|ended| !ended.revents().is_empty());
+            let has_left = || !self.shared.books.lock().has(&memory);
+            if polled.is_ok() && is_told() || polled == Ok(0) && look.is_some() && has_left() {
                 return;
             }
             let mut inner = memory.inner.lock();

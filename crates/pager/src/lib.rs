@@ -235,27 +235,31 @@ impl Shared {
         }
     }
 
-    /// A memory is ours from now on. `None`: it cannot be served, and is not ours; what of it was out is back.
-    fn enter(&self, uffd: Uffd, probe: u64, inner: Inner, forked: bool) -> Option<Arc<Memory>> {
+    /// A memory is ours from now on; of which pages are out already, if `out` is given. `None`: it cannot be served, and is not
+    /// ours; what of it was out is back, or makes who touches it wait.
+    fn enter(&self, uffd: Uffd, probe: u64, out: Option<Inner>, forked: bool) -> Option<Arc<Memory>> {
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-        let ended = loop {
-            match rustix::event::eventfd(0, flags) {
-                Ok(ended) => break ended,
-                // Without it the process would be left alone with pages that are out. Others end, and leave theirs.
-                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+        let ended = rustix::event::eventfd(0, flags).ok();
+        let mut books = self.books.lock();
+        let Some(number) = books.free_number() else {
+            if out.is_some() {
+                // With the descriptor closed its pages would read as zeros.
+                std::mem::forget(uffd);
             }
+            return None;
         };
-        let memory = self.books.lock().enter(|number| Memory {
+        let memory = books.enter(Memory {
             number,
             uffd,
             probe,
-            inner: Mutex::new(inner),
+            inner: Mutex::new(out.unwrap_or_default()),
             settled: Condvar::new(),
             proc: OnceLock::new(),
             hands: Mutex::new(None),
             has_forked: AtomicBool::new(forked),
             ended,
-        })?;
+        });
+        drop(books);
         self.counters.memories.add(1);
         // A page that only this memory has, to tell it from others by.
         {
@@ -284,8 +288,8 @@ impl Shared {
 
     /// The memory of a forked child.
     fn adopt(&self, uffd: Uffd, probe: u64, inner: Inner) {
-        if self.enter(uffd, probe, inner, true).is_none() {
-            self.tell("a forked process is not managed: out of threads");
+        if self.enter(uffd, probe, Some(inner), true).is_none() {
+            self.tell("a forked process is not managed, and may stand still: out of threads or numbers");
         }
     }
 
@@ -490,7 +494,8 @@ impl Pager {
         loop {
             let memories = shared.books.lock().memories();
             for memory in memories {
-                let _ = rustix::io::write(&memory.ended, &1u64.to_ne_bytes());
+                shared.books.lock().leave(memory.number);
+                memory.tell_end();
             }
             // The last thing that such a thread did may have been to enter a child's memory.
             let servers = std::mem::take(&mut *shared.servers.lock());

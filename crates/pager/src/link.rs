@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zswap::PAGE_SIZE;
 
-use crate::memory::{Inner, Memory};
+use crate::memory::Memory;
 use crate::proc::Proc;
 use crate::uffd::{Put, Uffd};
 use crate::{PagerError, Shared};
@@ -22,6 +22,8 @@ const ORDER_LIMIT: Duration = Duration::from_millis(25);
 /// How long a process may take to make its userfaultfd, once it was asked.
 const WELCOME_LIMIT: Duration = Duration::from_millis(50);
 
+/// How long somebody waits here for a memory that is being served: that takes as long as a batch is moved, or a fork is short of what others have.
+const BUSY_LIMIT: Duration = Duration::from_millis(5);
 /// Connections that may wait between two looks. Who finds no room waits before its program begins.
 const BACKLOG: i32 = 1024;
 /// How long it is taken for true how much of a process is shared.
@@ -326,7 +328,7 @@ pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memo
                 shared.refused(process.pid, error.raw_os_error().unwrap_or(libc::EIO));
                 return None;
             }
-            let memory = shared.enter(uffd, hands.hello.probe, Inner::default(), forked)?;
+            let memory = shared.enter(uffd, hands.hello.probe, None, forked)?;
             let _ = memory.proc.set(process.proc.clone());
             *memory.hands.lock() = Some(hands);
             *state = Stage::Managed(memory.clone());
@@ -351,7 +353,10 @@ impl Shared {
         let mut memories = self.books.lock().memories();
         memories.retain(|memory| memory.probe == probe);
         // Each event is applied within the hold of the lock in which it was read, but for those that wait for a batch.
-        if memories.iter().any(|memory| memory.inner.lock().events_wait) {
+        let events_wait = |memory: &Arc<Memory>| {
+            memory.inner.try_lock_for(BUSY_LIMIT).is_none_or(|inner| inner.events_wait)
+        };
+        if memories.iter().any(events_wait) {
             return Err(NotYet);
         }
         let mut memories = self.books.lock().memories();

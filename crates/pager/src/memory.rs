@@ -39,7 +39,17 @@ pub(crate) struct Memory {
     /// It was forked, or forked itself: some pages may be shared with another process.
     pub(crate) has_forked: AtomicBool,
     /// An eventfd that ends its thread.
-    pub(crate) ended: OwnedFd,
+    /// `None`: there was no descriptor left for it.
+    pub(crate) ended: Option<OwnedFd>,
+}
+
+impl Memory {
+    /// Ends its thread, which finds out later by itself where it cannot be told.
+    pub(crate) fn tell_end(&self) {
+        if let Some(ended) = &self.ended {
+            let _ = rustix::io::write(ended, &1u64.to_ne_bytes());
+        }
+    }
 }
 
 /// What is known about it.
