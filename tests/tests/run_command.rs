@@ -281,7 +281,7 @@ def connect():
     stranger.connect(path)
     return stranger
 silent = [connect() for _ in range(300)]
-hello = bytes([3, 0, 0, 0]) + bytes(36)
+hello = bytes([4, 0, 0, 0]) + bytes(36)
 for packet in [b'x', b'x' * 4000, hello + bytes(32), hello + word[::-1].encode()]:
     stranger = connect()
     stranger.send(packet)

@@ -74,6 +74,11 @@ cases! {
     a_thread_that_ends_is_joined "joined",
     memory_that_was_a_guard_is_empty "guarded",
     the_agent_is_nobody "nobody",
+    holes_that_a_child_fills "holes",
+    shared_segments_in_the_place_of_memory "attached",
+    terabytes_of_which_little_is_used "reserved",
+    arguments_that_others_look_at "arguments",
+    a_program_that_ends_thread_by_thread "over",
 }
 
 /// Slots that are used up, and pages that find no place while their memory is forked and moved.
@@ -101,6 +106,14 @@ fn pages_that_come_together_from_two_places() {
 #[test]
 fn what_does_not_compress_and_moves() {
     let _ = right("what_does_not_compress_and_moves", &[], &["churn", "random"]);
+}
+
+/// Memory in which code is made.
+#[test]
+fn memory_that_may_be_executed() {
+    let Some(done) = right("memory_that_may_be_executed", &[], &["code"]) else { return };
+    let peak = done.number("peak_total_bytes");
+    assert!(peak < 80 << 20, "{peak} bytes under a cap of 64 MiB");
 }
 
 /// There is no memory any more by the number of such a process.

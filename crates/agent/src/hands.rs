@@ -1,5 +1,6 @@
 //! The agent's thread: it says who it is, waits to be called, and moves pages.
 
+use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 
@@ -13,6 +14,8 @@ use crate::start::Place;
 use crate::{rights, sys};
 
 const UFFDIO_MOVE: u32 = sys::iowr::<uffdio_move>(nr::UFFDIO, nr::_UFFDIO_MOVE);
+/// What the staging area is.
+const WRITABLE: u32 = nr::PROT_READ | nr::PROT_WRITE;
 /// `_IO(USERFAULTFD_IOC, 0)`: makes a userfaultfd from the device.
 const USERFAULTFD_IOC_NEW: u32 = nr::USERFAULTFD_IOC << 8;
 
@@ -28,6 +31,8 @@ pub extern "C" fn run(place: usize) {
     let _ = sys::plain(nr::__NR_prctl, [prctl::PR_SET_NAME as usize, c"uzswap-agent".as_ptr() as usize, 0]);
     // With what rights there are: others may be kept from where the socket is.
     let Ok(socket) = connect(place) else { return };
+    // Where the program began may be unmounted.
+    let _ = sys::plain(nr::__NR_chdir, [c"/".as_ptr() as usize, 0, 0]);
     let hello = Hello {
         version: crate::protocol::VERSION,
         forked: u32::from(place.forked),
@@ -49,11 +54,10 @@ pub extern "C" fn run(place: usize) {
     place.is_starting.store(0, Ordering::Release);
     sys::wake(&place.is_starting);
     let Some(uffd) = welcome(socket, made) else { return };
-    let hands = Hands { socket, uffd, staging: place.staging };
+    let hands = Hands { socket, uffd, staging: place.staging, is_executable: Cell::new(false) };
     // From here on pages may be out, and the program cannot live without the supervisor.
-    if hands.serve() == End::SupervisorGone {
-        sys::kill_own_process();
-    }
+    hands.serve();
+    sys::kill_own_process();
 }
 
 fn bytes_of<T: Copy>(value: &T) -> &[u8] {
@@ -90,6 +94,7 @@ fn welcome(socket: i32, made: Option<Result<usize, u32>>) -> Option<i32> {
             let _ = sys::plain(nr::__NR_close, [fd as usize, 0, 0]);
             made
         }
+        _ if welcome.means == Action::Release as u32 => sys::end_thread(welcome.status),
         _ if welcome.means == Means::Call as u32 => made.unwrap_or_else(userfaultfd),
         _ => return None,
     };
@@ -120,29 +125,26 @@ fn receive<T: Copy>(socket: i32, packet: &mut MaybeUninit<T>) -> Option<(usize, 
     }
 }
 
-#[derive(PartialEq, Eq)]
-enum End {
-    Released,
-    SupervisorGone,
-}
-
 struct Hands {
     socket: i32,
     uffd: i32,
     staging: usize,
+    /// Some of the staging area is, at the moment.
+    is_executable: Cell<bool>,
 }
 
 impl Hands {
-    fn serve(&self) -> End {
+    /// Does what it is told, until the supervisor is gone.
+    fn serve(&self) {
         loop {
             // All zeros is a valid command, so that a short packet leaves nothing uninitialised.
             let mut packet = MaybeUninit::<Command>::zeroed();
             let len = match sys::read(self.socket, &mut packet) {
-                Ok(0) => return End::SupervisorGone,
+                Ok(0) => return,
                 Ok(len) => len,
                 // The other side closed with something of ours unread. That is said once, before what it sent last.
                 Err(linux_raw_sys::errno::EINTR | linux_raw_sys::errno::ECONNRESET) => continue,
-                Err(_) => return End::SupervisorGone,
+                Err(_) => return,
             };
             // SAFETY: zeroed above and written by the kernel since; any integers are a valid command.
             let command = unsafe { packet.assume_init_ref() };
@@ -163,7 +165,7 @@ impl Hands {
                 }
             } else if command.action == Action::Release as u32 {
                 let _ = sys::write(self.socket, bytes_of(&reply));
-                return End::Released;
+                sys::end_thread(command.status);
             } else {
                 reply.errno = linux_raw_sys::errno::ENOSYS;
             }
@@ -180,7 +182,33 @@ impl Hands {
         let mut range = uffdio_range { start: self.staging as u64, len: bytes as u64 };
         sys::ioctl(self.uffd, UFFDIO_UNREGISTER, &mut range)?;
         sys::madvise(self.staging, bytes, nr::MADV_DONTNEED)?;
+        if self.is_executable.get() {
+            self.protect(0, BATCH, WRITABLE)?;
+            self.is_executable.set(false);
+        }
         Ok(())
+    }
+
+    /// What may be done in a part of the staging area.
+    fn protect(&self, at: usize, pages: usize, protection: u32) -> Result<usize, u32> {
+        let start = self.staging + at * PAGE_SIZE;
+        sys::plain(nr::__NR_mprotect, [start, pages * PAGE_SIZE, protection as usize])
+    }
+
+    /// Moves pages to a place in the staging area: how many, and why not all.
+    fn move_to(&self, at: usize, from: u64, pages: usize) -> (usize, u32) {
+        let mut arg = uffdio_move {
+            dst: (self.staging + at * PAGE_SIZE) as u64,
+            src: from,
+            len: (pages * PAGE_SIZE) as u64,
+            mode: 0,
+            move_: 0,
+        };
+        match sys::ioctl(self.uffd, UFFDIO_MOVE, &mut arg) {
+            Ok(_) => (pages, 0),
+            // Bytes that were moved before a failure, else a negative errno.
+            Err(errno) => (usize::try_from(arg.move_).unwrap_or(0) / PAGE_SIZE, errno),
+        }
     }
 
     /// Moves what can be moved; page `n` of the batch goes to page `n` of the staging area.
@@ -190,20 +218,19 @@ impl Hands {
             let pages = core::cmp::min(run.pages as usize, BATCH - at);
             let (mut done, mut step) = (0, pages);
             while done < pages {
-                let mut arg = uffdio_move {
-                    dst: (self.staging + (at + done) * PAGE_SIZE) as u64,
-                    src: run.start + (done * PAGE_SIZE) as u64,
-                    len: (step * PAGE_SIZE) as u64,
-                    mode: 0,
-                    move_: 0,
-                };
-                let errno = match sys::ioctl(self.uffd, UFFDIO_MOVE, &mut arg) {
-                    Ok(_) => 0,
-                    Err(errno) => errno,
-                };
-                // Bytes that were moved before a failure, else a negative errno.
-                let moved =
-                    if errno == 0 { step } else { usize::try_from(arg.move_).unwrap_or(0) / PAGE_SIZE };
+                let from = run.start + (done * PAGE_SIZE) as u64;
+                let (mut moved, mut errno) = self.move_to(at + done, from, step);
+                if moved == 0 && errno == linux_raw_sys::errno::EINVAL {
+                    // The kernel moves between mappings in which the same may be done. These may hold code that the program makes.
+                    let is_executable = self.protect(at + done, step, WRITABLE | nr::PROT_EXEC).is_ok();
+                    self.is_executable.set(self.is_executable.get() | is_executable);
+                    if is_executable {
+                        (moved, errno) = self.move_to(at + done, from, step);
+                    }
+                    if moved < step {
+                        let _ = self.protect(at + done + moved, step - moved, WRITABLE);
+                    }
+                }
                 done += moved;
                 if moved == 0 && errno == linux_raw_sys::errno::EAGAIN {
                     // An event is unread, and will be for as long as this order lasts.

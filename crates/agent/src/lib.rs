@@ -19,7 +19,7 @@
 #![no_std]
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub mod guard;
+pub mod calls;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod hands;
 pub mod protocol;

@@ -18,7 +18,7 @@ pub const PAGE_SIZE: usize = 4096;
 /// The environment variable that has a word to be let in by, and names the supervisor's socket.
 pub const SOCKET_VARIABLE: &str = "UZSWAP_AGENT";
 /// The layout of these packets; both sides are built together, so a mismatch means another build's agent.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Bytes of the word by which a supervisor knows its own: `UZSWAP_AGENT=WORD:PATH`. Everybody may connect to the socket, since
 /// programs give up their rights and fork; the environment of a process is for its own user to read.
 pub const PASSWORD: usize = 32;
@@ -56,14 +56,16 @@ pub enum Means {
     Call = 3,
 }
 
-/// The answer to [`Hello`].
+/// The answer to [`Hello`]; or a [`Command`] without runs, to let go before anything was begun.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Welcome {
-    /// A [`Means`].
+    /// A [`Means`], or [`Action::Release`].
     pub means: u32,
     /// 0.
-    pub reserved: u32,
+    pub reserved: [u32; 2],
+    /// As [`Command::status`].
+    pub status: u32,
 }
 
 /// The answer to [`Welcome`]; the userfaultfd comes with it unless that was given.
@@ -85,7 +87,7 @@ pub enum Action {
     Move = 1,
     /// Make the runs private: pages shared with a forked process cannot be moved.
     Unshare = 2,
-    /// The supervisor ends and everything is back in memory: let go.
+    /// The supervisor ends and everything is back in memory, or the program has ended but for this thread: let go.
     Release = 4,
     /// Give the pages in the staging area back to the system, and its registration up.
     Empty = 5,
@@ -111,8 +113,8 @@ pub struct Command {
     pub runs_len: u32,
     /// Its number, which the answer repeats: an answer that comes too late is not taken for that of another command.
     pub sequence: u32,
-    /// 0.
-    pub reserved: u32,
+    /// With [`Action::Release`], the thread's exit status: that of the last thread is the process's (since Linux 5.17).
+    pub status: u32,
     /// What to move, or to unshare; [`BATCH`] pages in all.
     pub runs: [Run; BATCH],
 }
@@ -136,7 +138,7 @@ impl Command {
             action: action as u32,
             runs_len: 0,
             sequence: 0,
-            reserved: 0,
+            status: 0,
             runs: [Run { start: 0, pages: 0 }; BATCH],
         }
     }
@@ -153,3 +155,4 @@ impl Command {
 }
 
 const _: () = assert!(size_of::<Command>() == 16 + BATCH * 16 && size_of::<Reply>() == 8 + BATCH);
+const _: () = assert!(size_of::<Welcome>() == 16);

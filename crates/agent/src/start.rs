@@ -83,14 +83,26 @@ extern "C" fn after_fork() {
         let place = &*(parent as *const Place);
         (place.supervisor, place.probe)
     };
-    let _ = start(supervisor, Some(probe));
+    let _ = start(supervisor, Some(Inherited { base: parent, probe }));
 }
 
-/// Maps what the thread needs and starts it; where it has rights, waits until it has none. `probe` is the page inherited from a parent.
-fn start(supervisor: Supervisor, probe: Option<usize>) -> Result<(), u32> {
+/// What a forked child has from its parent: the page with the parent's place, behind which the parent had the rest, and the probe.
+struct Inherited {
+    base: usize,
+    probe: usize,
+}
+
+/// Maps what the thread needs and starts it; where it has rights, waits until it has none.
+fn start(supervisor: Supervisor, inherited: Option<Inherited>) -> Result<(), u32> {
     let parts = [1, GUARD_PAGES, STACK_PAGES, GUARD_PAGES, BATCH, GUARD_PAGES];
     let pages: usize = parts.iter().sum();
-    let base = sys::map(pages * PAGE_SIZE)?;
+    // Where the parent's is, which did not come along. The kernel would choose the first hole, and that may be one that the program made,
+    // and knows that it may map something there.
+    let again = inherited
+        .as_ref()
+        .map(|parent| parent.base)
+        .filter(|base| sys::map_at(base + PAGE_SIZE, (pages - 1) * PAGE_SIZE).is_ok());
+    let base = again.map_or_else(|| sys::map(pages * PAGE_SIZE), Ok)?;
     let at = |part: usize| base + parts.iter().take(part).sum::<usize>() * PAGE_SIZE;
     for guard in [1, 3, 5] {
         sys::plain(nr::__NR_mprotect, [at(guard), GUARD_PAGES * PAGE_SIZE, 0])?;
@@ -99,8 +111,8 @@ fn start(supervisor: Supervisor, probe: Option<usize>) -> Result<(), u32> {
     sys::madvise(base, pages * PAGE_SIZE, nr::MADV_NOHUGEPAGE).or_else(ignore)?;
     // A child has agent memory of its own. The place stays: the child's side of the fork reads it.
     sys::madvise(at(1), (pages - 1) * PAGE_SIZE, nr::MADV_DONTFORK)?;
-    let probe = match probe {
-        Some(probe) => probe,
+    let probe = match inherited {
+        Some(parent) => parent.probe,
         None => {
             let page = sys::map(PAGE_SIZE)?;
             // The number that the supervisor puts there is for one process.
@@ -118,7 +130,8 @@ fn start(supervisor: Supervisor, probe: Option<usize>) -> Result<(), u32> {
         has_rights: rights::are_any(),
         is_starting: AtomicU32::new(1),
     };
-    // SAFETY: the first page was mapped above, is page-aligned, larger than a Place, and nobody else's.
+    // SAFETY: the first page was mapped above or is the parent's copied, which nobody reads any more; it is page-aligned, larger
+    // than a Place, and nobody else's.
     let place = unsafe {
         place.write(new);
         &*place

@@ -30,8 +30,8 @@ pub unsafe fn call(number: u32, args: [usize; 6]) -> Result<usize, u32> {
 
 /// A call that takes no pointers of ours.
 pub fn plain(number: u32, args: [usize; 3]) -> Result<usize, u32> {
-    // SAFETY: used only for calls that read and write no memory through their arguments, but for prctl, which is given a string,
-    // and madvise, which does what its own caller asked for.
+    // SAFETY: used only for calls that read and write no memory through their arguments, but for prctl and chdir, which are given
+    // strings, and for those of calls.rs, which do what their own callers asked for.
     unsafe { call(number, [args[0], args[1], args[2], 0, 0, 0]) }
 }
 
@@ -56,12 +56,28 @@ pub fn kill_own_process() -> ! {
     }
 }
 
+/// Ends this thread.
+pub fn end_thread(status: u32) -> ! {
+    loop {
+        let _ = plain(nr::__NR_exit, [status as usize, 0, 0]);
+    }
+}
+
 /// Private anonymous memory.
 pub fn map(bytes: usize) -> Result<usize, u32> {
+    map_with(0, bytes, 0)
+}
+
+/// The same at an address, if nothing is there.
+pub fn map_at(address: usize, bytes: usize) -> Result<usize, u32> {
+    map_with(address, bytes, nr::MAP_FIXED_NOREPLACE)
+}
+
+fn map_with(address: usize, bytes: usize, flags: u32) -> Result<usize, u32> {
     let prot = nr::PROT_READ | nr::PROT_WRITE;
-    let flags = nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_NORESERVE;
-    // SAFETY: new memory at an address of the kernel's choosing.
-    unsafe { call(nr::__NR_mmap, [0, bytes, prot as usize, flags as usize, usize::MAX, 0]) }
+    let flags = nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_NORESERVE | flags;
+    // SAFETY: new memory, where nothing is.
+    unsafe { call(nr::__NR_mmap, [address, bytes, prot as usize, flags as usize, usize::MAX, 0]) }
 }
 
 /// Advice about memory of the agent's own, or advice that changes no content.
@@ -95,12 +111,9 @@ pub unsafe fn start_thread(
     arg: usize,
     word: &'static AtomicU32,
 ) -> Result<(), u32> {
-    let flags = nr::CLONE_VM
-        | nr::CLONE_FS
-        | nr::CLONE_SIGHAND
-        | nr::CLONE_THREAD
-        | nr::CLONE_SYSVSEM
-        | nr::CLONE_CHILD_CLEARTID;
+    // Not CLONE_FS: who shares that may not enter another mount namespace.
+    let flags =
+        nr::CLONE_VM | nr::CLONE_SIGHAND | nr::CLONE_THREAD | nr::CLONE_SYSVSEM | nr::CLONE_CHILD_CLEARTID;
     let all = [u64::MAX];
     let mut before = [0u64];
     let mask = |how: u32, set: &[u64; 1], old: *mut u64| {

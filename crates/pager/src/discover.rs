@@ -106,7 +106,7 @@ impl Shared {
             let known = (memory.inner.lock().resident * PAGE_SIZE) as u64;
             if known == 0 && !std::mem::replace(&mut has_kept, true) {
                 // Before anything of it can leave.
-                self.keep_for_threads();
+                self.keep_for_the_kernel();
             }
             // What is known is most of what there is: nothing to be found but what cannot be moved.
             if anonymous.saturating_sub(known) > SMALL || depth == Depth::Small {
@@ -150,16 +150,20 @@ impl Shared {
         });
         let mut found = 0;
         for mapping in mappings {
-            let mut from = mapping.start;
-            while from < mapping.end {
-                let to = mapping.end.min(from.saturating_add(LOOK));
-                let mut anything = false;
-                // Without the lock, to know whether it is worth taking: a mapping of which nothing is touched costs a walk.
-                let _ = process.proc.present(from, to, |_, _| anything = true);
-                if anything {
-                    found += self.look(memory, process, mapping.start, mapping.end, from, to);
+            // Without the lock, to know what it is worth taking for. In one walk: terabytes may be reserved, and a few pages used.
+            let mut parts = Vec::new();
+            let _ = process.proc.present(mapping.start, mapping.end, |address, pages| {
+                let last = address + (pages - 1) * PAGE_SIZE as u64;
+                for part in (address - mapping.start) / LOOK..=(last - mapping.start) / LOOK {
+                    if parts.last() != Some(&part) {
+                        parts.push(part);
+                    }
                 }
-                from = to;
+            });
+            for part in parts {
+                let from = mapping.start + part * LOOK;
+                let to = mapping.end.min(from.saturating_add(LOOK));
+                found += self.look(memory, process, mapping.start, mapping.end, from, to);
             }
         }
         found

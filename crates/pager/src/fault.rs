@@ -425,9 +425,9 @@ impl Server {
             Message::Fault { .. } => {}
             Message::Fork(child) => {
                 // The parent runs on already: the sooner it is asked, the less it can have changed.
-                let wiped = self.wiped_on_fork(inner);
+                let absent = self.not_inherited(inner);
                 self.settle(inner);
-                self.fork(inner, child, &wiped);
+                self.fork(inner, child, &absent);
             }
             Message::Remap { from, to, len } => {
                 self.settle(inner);
@@ -489,38 +489,38 @@ impl Server {
 
     /// What a child that was forked just now has no content of, if anything is out that it could be given. The event does not tell, and
     /// for the child nobody knows a number yet; the parent has the same mappings, but for what its other threads change at this moment.
-    fn wiped_on_fork(&self, inner: &Inner) -> Vec<Range<Page>> {
+    fn not_inherited(&self, inner: &Inner) -> Vec<Range<Page>> {
         const TRIES: usize = 100;
         let mut is_any_out = false;
         inner.table.for_each(|_, state| is_any_out |= matches!(state, State::Slot(_) | State::Busy(_)));
         let proc = self.memory.proc.get().filter(|_| is_any_out);
-        let wiped = proc.and_then(|proc| {
+        let absent = proc.and_then(|proc| {
             (0..TRIES).find_map(|_| {
-                let wiped = proc.wiped_on_fork().ok();
-                if wiped.is_none() && proc.resident().is_some() {
+                let absent = proc.not_inherited().ok();
+                if absent.is_none() && proc.resident().is_some() {
                     // It may be a descriptor that is missing, until another process has ended.
                     std::thread::sleep(UNREAD_PAUSE);
                 }
-                wiped
+                absent
             })
         });
-        let wiped = wiped.unwrap_or_default();
-        wiped.iter().map(|range| page_of(range.start)..page_of(range.end)).collect()
+        let absent = absent.unwrap_or_default();
+        absent.iter().map(|range| page_of(range.start)..page_of(range.end)).collect()
     }
 
     /// The child has the same pages out; it is served from the same slots.
-    fn fork(&self, inner: &mut Inner, child: OwnedFd, wiped: &[Range<Page>]) {
+    fn fork(&self, inner: &mut Inner, child: OwnedFd, absent: &[Range<Page>]) {
         self.shared.counters.forks.add(1);
         self.memory.has_forked.store(true, Relaxed);
         // What is registered in the child, it is asked when it is looked through. These books may be ahead of the fork, and
         // of other threads' changes behind it.
         let mut copy = Inner::default();
         let mut lost = Vec::new();
-        let is_wiped = |page: Page| wiped.iter().any(|range| range.contains(&page));
+        let is_absent = |page: Page| absent.iter().any(|range| range.contains(&page));
         let mut books = self.shared.books.lock();
         inner.table.for_each(|page, state| match state {
             // There the child has zeros.
-            _ if is_wiped(page) => {}
+            _ if is_absent(page) => {}
             State::Slot(slot) => {
                 books.slots.share(slot);
                 copy.table.set(page, state);

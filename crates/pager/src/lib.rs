@@ -30,6 +30,7 @@ mod counters;
 mod discover;
 mod evict;
 mod fault;
+mod kept;
 mod link;
 mod memory;
 mod own_code;
@@ -40,7 +41,6 @@ mod promptly;
 mod slots;
 mod stream;
 mod table;
-mod threads;
 mod uffd;
 mod watch;
 
@@ -383,7 +383,7 @@ impl Shared {
                 let _ = hands.settle_within(LAST_ANSWER);
             }
             let _ = hands.order(&mut Command::new(Action::Empty));
-            hands.dismiss();
+            hands.dismiss(0);
         }
     }
 }

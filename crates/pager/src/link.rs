@@ -85,10 +85,10 @@ impl Hands {
         Ok(())
     }
 
-    /// Lets the agent go, at the end. One that does not answer (its process is stopped) finds the order when it runs again, behind the
-    /// one that it was given before.
-    pub(crate) fn dismiss(&mut self) {
-        let mut release = Command::new(Action::Release);
+    /// Lets the agent go. One that does not answer (its process is stopped) finds the order when it runs again, behind the one that it
+    /// was given before.
+    pub(crate) fn dismiss(&mut self, status: u32) {
+        let mut release = Command { status, ..Command::new(Action::Release) };
         release.sequence = self.ordered.wrapping_add(1);
         if send(self.socket.as_fd(), packet_of(&release), None).is_ok() {
             self.ordered = release.sequence;
@@ -194,6 +194,25 @@ impl Process {
         resident / PARTS * parts
     }
 
+    /// The program has ended, all but the agent, which is to end too.
+    pub(crate) fn dismiss(&self) {
+        let status = self.proc.first_status().unwrap_or(0);
+        let release = Command { status, ..Command::new(Action::Release) };
+        match &*self.state.lock() {
+            Stage::Known(hands) | Stage::Asked(hands) | Stage::Given(hands, _) => {
+                let _ = send(hands.socket.as_fd(), packet_of(&release), None);
+            }
+            Stage::Refused(socket) => {
+                let _ = send(socket.as_fd(), packet_of(&release), None);
+            }
+            Stage::Managed(memory) => {
+                if let Some(hands) = memory.hands.lock().as_mut() {
+                    hands.dismiss(status);
+                }
+            }
+        }
+    }
+
     /// We end, and nothing of it is out. An agent that may have a userfaultfd and is not waited for would take that for a death, and
     /// its process with it: it finds this when it comes to look.
     pub(crate) fn bid_farewell(&self) {
@@ -260,7 +279,7 @@ fn give(shared: &Shared, process: &Process, state: &mut Stage) -> Result<(), Not
     }
     let Some(memory) = shared.find_child(&process.proc, hands.hello.probe)? else { return Ok(()) };
     let stand_in = hands.socket.try_clone().map_err(|_| NotYet)?;
-    let welcome = Welcome { means: Means::Given as u32, reserved: 0 };
+    let welcome = Welcome { means: Means::Given as u32, ..Welcome::default() };
     send(hands.socket.as_fd(), bytes_of(&welcome), Some(memory.uffd.as_fd())).map_err(|_| NotYet)?;
     let _ = memory.proc.set(process.proc.clone());
     if let Stage::Known(hands) = std::mem::replace(state, Stage::Refused(stand_in)) {
@@ -313,7 +332,7 @@ pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memo
     if !was_asked {
         let device = shared.device.as_ref().map(AsFd::as_fd);
         let means = if device.is_some() { Means::Device } else { Means::Call };
-        let welcome = Welcome { means: means as u32, reserved: 0 };
+        let welcome = Welcome { means: means as u32, ..Welcome::default() };
         if send(hands.socket.as_fd(), bytes_of(&welcome), device).is_err() {
             *state = Stage::Known(hands);
             return None;

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,10 @@ pub struct Proc {
     other_statm: OnceLock<File>,
 }
 
+/// `arg_start` and `exit_code`: which fields of `/proc/PID/stat` they are (proc(5)).
+const ARGUMENTS: usize = 48;
+const STATUS: usize = 52;
+
 /// The name of the agent's thread, which is there as long as any of its process.
 const AGENT: &str = "uzswap-agent";
 
@@ -81,7 +86,11 @@ impl Proc {
     pub fn open(pid: u32) -> io::Result<Proc> {
         let first = Path::new("/proc").join(pid.to_string());
         // Where the first thread has ended, there is nothing by the process's number.
-        Proc::open_in(pid, &first).or_else(|error| Proc::open_in(pid, &agents(pid).ok_or(error)?))
+        Proc::open_in(pid, &first).or_else(|error| {
+            let proc = Proc::open_in(pid, &agents(pid).ok_or(error)?)?;
+            proc.other_statm();
+            Ok(proc)
+        })
     }
 
     fn open_in(pid: u32, dir: &Path) -> io::Result<Proc> {
@@ -128,6 +137,43 @@ impl Proc {
             let _ = self.other_statm.set(File::open(agents(self.pid)?.join("statm")).ok()?);
         }
         self.other_statm.get()
+    }
+
+    /// Whether all of its own threads have ended, one by one (`exit`, and not `exit_group`), and the agent's keeps it from being over.
+    pub fn is_only_agent(&self) -> bool {
+        /// The first one, which stays as a zombie until the others have ended, and the agent.
+        const LEFT: usize = 2;
+        let of = |name: &str| format!("/proc/{}/{name}", self.pid);
+        // Only where the first thread has ended was the other's number wanted.
+        self.other_statm.get().is_some()
+            && std::fs::read_dir(of("task")).is_ok_and(|threads| threads.count() == LEFT)
+            // The first one is over, and has no memory.
+            && std::fs::read_to_string(of("statm")).is_ok_and(|text| text.starts_with("0 "))
+    }
+
+    /// Where the program's arguments and its environment are.
+    pub fn arguments(&self) -> Option<[Range<u64>; 2]> {
+        let [start, end, environment, environment_end] = self.stat(ARGUMENTS)?;
+        Some([start..end, environment..environment_end].map(|it| it.start..it.end.max(it.start)))
+    }
+
+    /// What the first thread ended with, as it told the kernel.
+    pub fn first_status(&self) -> Option<u32> {
+        let [status] = self.stat(STATUS)?;
+        // As wait(2) has it.
+        u32::try_from(status >> 8 & 0xff).ok()
+    }
+
+    /// Fields of `/proc/PID/stat`, from one on.
+    fn stat<const N: usize>(&self, first: usize) -> Option<[u64; N]> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        // The name, the second, may have spaces in it.
+        let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace().skip(first - 3);
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            *number = fields.next()?.parse().ok()?;
+        }
+        Some(numbers)
     }
 
     /// A text about its memory, which is empty by the number of a process whose first thread has ended.
@@ -226,19 +272,20 @@ impl Proc {
         if locked.is_none_or(|text| text.trim() == "0 kB") {
             return Vec::new();
         }
-        self.flagged("lo").unwrap_or_default()
+        self.flagged(&["lo"]).unwrap_or_default()
     }
 
-    /// Ranges that a forked child finds empty, whatever is in them here (`MADV_WIPEONFORK`).
+    /// Ranges of which a forked child has no content, whatever is in them here: it finds them empty (`MADV_WIPEONFORK`), or does not have
+    /// them (`MADV_DONTFORK`), and may have others grow into their place.
     ///
     /// # Errors
     /// The process has ended, or there is no descriptor left.
-    pub fn wiped_on_fork(&self) -> io::Result<Vec<Mapping>> {
-        self.flagged("wf")
+    pub fn not_inherited(&self) -> io::Result<Vec<Mapping>> {
+        self.flagged(&["wf", "dc"])
     }
 
-    /// Mappings with a flag of `smaps`, for which the kernel walks all of the memory.
-    fn flagged(&self, wanted: &str) -> io::Result<Vec<Mapping>> {
+    /// Mappings with one of some flags of `smaps`, for which the kernel walks all of the memory.
+    fn flagged(&self, wanted: &[&str]) -> io::Result<Vec<Mapping>> {
         let text = self.text("smaps")?;
         let mut flagged = Vec::new();
         let mut current = None;
@@ -249,7 +296,7 @@ impl Proc {
             {
                 current = Some(Mapping { start, end });
             } else if let Some(flags) = line.strip_prefix("VmFlags:")
-                && flags.split_ascii_whitespace().any(|flag| flag == wanted)
+                && flags.split_ascii_whitespace().any(|flag| wanted.contains(&flag))
             {
                 flagged.extend(current);
             }

@@ -55,7 +55,7 @@ impl Shared {
                 self.bury();
                 self.sweep_candidates();
                 if room == 0 {
-                    self.keep_for_threads();
+                    self.keep_for_the_kernel();
                 }
                 (self.publish)(&self.counters, &self.accessed_bits());
             }
@@ -106,6 +106,8 @@ impl Shared {
 
     /// Lets go of processes and memories that ended.
     fn bury(self: &Arc<Self>) {
+        let processes = self.processes.lock().clone();
+        processes.iter().filter(|it| it.proc.is_only_agent()).for_each(|process| process.dismiss());
         // Not under the lock of the list: whoever holds a memory's hands may want that.
         let mut gone = self.processes.lock().clone();
         gone.retain(|process| process.is_gone());

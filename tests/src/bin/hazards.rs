@@ -1134,9 +1134,159 @@ fn nobody() {
     }
 }
 
+/// A child maps memory where its parent had some that did not come along, and lets what is before it grow into that.
+fn holes() {
+    let (whole, second) = (Memory::new(16), Memory::new(16));
+    let half = whole.pages / 2;
+    // SAFETY: memory of ours; the hole is nobody's until the child maps something there.
+    unsafe {
+        ok(libc::madvise(whole.address(half), half * PAGE, libc::MADV_DONTFORK), "MADV_DONTFORK");
+        ok(libc::munmap(second.address(half), half * PAGE), "munmap");
+    }
+    let ballast = Ballast::new();
+    for round in 1..6 {
+        whole.fill_all(round);
+        ballast.sweep();
+        // SAFETY: as in `forks`.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            // The agent has begun by then.
+            std::thread::sleep(Duration::from_millis(20));
+            // SAFETY: the child has nothing there.
+            unsafe {
+                let bytes = half * PAGE;
+                let grown = libc::mremap(whole.address(0), bytes, 2 * bytes, 0);
+                assert_eq!(grown, whole.address(0), "mremap: {}", std::io::Error::last_os_error());
+                let fixed = PRIVATE | libc::MAP_FIXED;
+                let mapped = libc::mmap(second.address(half), bytes, READ_WRITE, fixed, -1, 0);
+                assert_eq!(mapped, second.address(half));
+            }
+            (half..whole.pages).for_each(|page| whole.check_zero(page));
+            (half..whole.pages).for_each(|page| whole.fill(page, round + 10));
+            (half..second.pages).for_each(|page| second.fill(page, round + 20));
+            ballast.sweep();
+            (0..half).for_each(|page| whole.check(page, round));
+            (half..whole.pages).for_each(|page| whole.check(page, round + 10));
+            (half..second.pages).for_each(|page| second.check(page, round + 20));
+            // SAFETY: the end of the child.
+            unsafe { libc::_exit(0) };
+        }
+        assert_eq!(wait_for(child), 0, "the child");
+        whole.check_all(round);
+    }
+}
+
+/// Shared segments take the place of memory that is out, and go again.
+fn attached() {
+    let memory = Memory::new(32);
+    let (first, bytes) = (memory.pages / 4, memory.pages / 2 * PAGE);
+    let inside = first..first + bytes / PAGE;
+    let ballast = Ballast::new();
+    for round in 1..4 {
+        memory.fill_all(round);
+        ballast.sweep();
+        let there = memory.address(first);
+        // SAFETY: memory of ours, which a new segment replaces whole, and new memory that; the segment goes with it.
+        unsafe {
+            let segment = libc::shmget(libc::IPC_PRIVATE, bytes, libc::IPC_CREAT | 0o600);
+            assert!(segment >= 0, "shmget: {}", std::io::Error::last_os_error());
+            let at = libc::shmat(segment, there, libc::SHM_REMAP);
+            ok(libc::shmctl(segment, libc::IPC_RMID, std::ptr::null_mut()), "IPC_RMID");
+            assert_eq!(at, there, "shmat");
+            inside.clone().for_each(|page| memory.check_zero(page));
+            inside.clone().for_each(|page| memory.fill(page, 99));
+            inside.clone().for_each(|page| memory.check(page, 99));
+            if round == 1 {
+                ok(libc::shmdt(at), "shmdt");
+                let grown = libc::mremap(memory.address(0), first * PAGE, first * PAGE + bytes, 0);
+                assert_eq!(grown, memory.address(0), "mremap: {}", std::io::Error::last_os_error());
+            } else {
+                assert_eq!(libc::mmap(at, bytes, READ_WRITE, PRIVATE | libc::MAP_FIXED, -1, 0), at, "mmap");
+            }
+            let again = libc::shmat(segment, there, libc::SHM_REMAP);
+            let why = std::io::Error::last_os_error().raw_os_error();
+            assert_eq!((again.addr(), why), (usize::MAX, Some(libc::EINVAL)), "a segment that is no more");
+        }
+        inside.clone().for_each(|page| memory.check_zero(page));
+        inside.clone().for_each(|page| memory.fill(page, round + 10));
+        ballast.sweep();
+        let version = |page: usize| if inside.contains(&page) { round + 10 } else { round };
+        (0..memory.pages).for_each(|page| memory.check(page, version(page)));
+    }
+}
+
+/// Memory that may be executed leaves too, and what is in it can be.
+fn code() {
+    let pages = (64 << 20) / PAGE;
+    let memory = Memory { base: map(pages, READ_WRITE | libc::PROT_EXEC, PRIVATE), pages };
+    memory.fill_all(4);
+    let call = |page: usize| {
+        // SAFETY: the page begins with the instruction `ret`.
+        let function: extern "C" fn() = unsafe { std::mem::transmute(memory.address(page)) };
+        function();
+    };
+    const RET: u64 = 0xc3;
+    for page in (0..pages).step_by(7) {
+        // SAFETY: within the page.
+        unsafe { memory.page(page).write_volatile(RET) };
+    }
+    let ballast = Memory::new(32);
+    for round in 0..3 {
+        ballast.fill_all(round);
+        (0..pages).step_by(7).for_each(call);
+        ballast.check_all(round);
+    }
+    for page in 0..pages {
+        if page % 7 == 0 {
+            // SAFETY: within the page.
+            unsafe { memory.page(page).write_volatile(value(page, 0, 4)) };
+        }
+        memory.check(page, 4);
+    }
+}
+
+/// Terabytes that are reserved, and a little of them used here and there.
+fn reserved() {
+    const AREAS: usize = 24;
+    let pages = (40 << 40) / PAGE;
+    let memory = Memory { base: map(pages, READ_WRITE, PRIVATE | libc::MAP_NORESERVE), pages };
+    let each = |work: &dyn Fn(usize)| {
+        for area in 0..AREAS {
+            let from = area * (pages / AREAS);
+            (from..from + (4 << 20) / PAGE).for_each(work);
+        }
+    };
+    for round in 1..4 {
+        each(&|page| memory.fill(page, round));
+        each(&|page| memory.check(page, round));
+    }
+}
+
+/// What others look at is there.
+fn arguments() {
+    let look = |name: &str| std::fs::read(format!("/proc/self/{name}")).expect("it can be read");
+    let before = ["cmdline", "environ"].map(look);
+    assert!(before.iter().all(|text| !text.is_empty()));
+    let ballast = Ballast::new();
+    for _ in 0..5 {
+        ballast.sweep();
+        assert_eq!(["cmdline", "environ"].map(look), before);
+    }
+}
+
+/// Each thread ends by itself, and the process with the last of them.
+fn over() {
+    let ballast = Ballast::new();
+    ballast.sweep();
+    println!("over right");
+    // SAFETY: the end of the only thread, which has nothing to leave.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+}
+
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 30] = [
+    let cases: [(&str, fn()); 36] = [
         ("churn", churn),
         ("runs", runs),
         ("blocks", blocks),
@@ -1163,6 +1313,12 @@ fn main() {
         ("joined", joined),
         ("guarded", guarded),
         ("nobody", nobody),
+        ("holes", holes),
+        ("attached", attached),
+        ("code", code),
+        ("reserved", reserved),
+        ("arguments", arguments),
+        ("over", over),
         ("halted", halted),
         ("parted", parted),
         ("ignored", ignored),

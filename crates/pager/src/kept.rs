@@ -1,9 +1,11 @@
-//! Pages that the kernel needs when a thread ends, and that stay because of that.
+//! Pages that stay because the kernel reads or writes them itself where it serves no userfault.
 //!
-//! It clears the thread's number for whoever joins it (`CLONE_CHILD_CLEARTID`), and walks its robust futexes. By then it serves no
-//! userfault of that thread any more (`PF_EXITING`): a page that is out is taken for none, nothing is cleared, and who joins waits
-//! for ever. The C library has both in the thread's descriptor, beside each other, and touches that right before; but what
-//! was touched last may still be what came first, and leave in between.
+//! When a thread ends, the kernel clears the thread's number for whoever joins it (`CLONE_CHILD_CLEARTID`), and walks its robust futexes. By
+//! then it serves no userfault of that thread any more (`PF_EXITING`): a page that is out is taken for none, nothing is
+//! cleared, and who joins waits for ever. The C library has both in the thread's descriptor, beside each other, and touches that
+//! right before; but what was touched last may still be what came first, and leave in between.
+//!
+//! Where a program's arguments and environment are, others look (`ps`, `/proc/PID/cmdline`), and would find nothing.
 //!
 //! What it can never do: know where a thread's number is that does not lie beside the head of its robust futexes (musl's, or threads made
 //! without a library), or keep the futexes themselves.
@@ -19,17 +21,25 @@ use crate::table::{Page, page_of};
 const NUMBER_BEFORE: u64 = 16;
 /// The largest part of the cap that stays for this.
 const MOST: u64 = 16;
+/// Pages of arguments and environment, from the first argument on.
+const MOST_ARGUMENTS: usize = 16;
 
 impl Shared {
     /// Looks at which pages these are, in every managed memory.
-    pub(crate) fn keep_for_threads(&self) {
+    pub(crate) fn keep_for_the_kernel(&self) {
         let mut room = self.budget.cap() / MOST / PAGE_SIZE as u64;
         let memories = self.books.lock().memories();
         for memory in memories {
             let Some(proc) = memory.proc.get() else { continue };
             let heads = proc.threads().into_iter().filter_map(robust_futexes);
-            let kept: HashSet<Page> =
+            let mut kept: HashSet<Page> =
                 heads.flat_map(|head| [head - NUMBER_BEFORE, head]).map(page_of).collect();
+            let arguments = proc.arguments().into_iter().flatten();
+            kept.extend(
+                arguments
+                    .flat_map(|it| page_of(it.start)..page_of(it.end + PAGE_SIZE as u64 - 1))
+                    .take(MOST_ARGUMENTS),
+            );
             let fits = room.checked_sub(kept.len() as u64);
             memory.inner.lock().kept = fits.map(|_| kept).unwrap_or_default();
             room = fits.unwrap_or(room);
