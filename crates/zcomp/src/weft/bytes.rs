@@ -194,11 +194,16 @@ impl Work {
 
 /// Fills `page` from exactly `data`; `None` where that is no page.
 pub(super) fn decompress(simd: Simd, data: &[u8], page: &mut Page) -> Option<()> {
-    let (tags, rest) = tags_of(data)?;
     match simd {
-        Simd::Portable => portable::decompress(&tags, rest, page),
+        Simd::Portable => {
+            let (tags, rest) = tags_of(data)?;
+            portable::decompress(&tags, rest, page)
+        }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Simd::best` saw that the processor has all that it is compiled for.
-        Simd::Avx512 => unsafe { avx512::decompress(&tags, rest, page) },
+        Simd::Avx512 => unsafe {
+            let (tags, rest) = crate::weft::avx512::tags_of(data)?;
+            avx512::decompress(&tags, rest, page)
+        },
     }
 }
