@@ -16,7 +16,6 @@ mod bytes;
 mod tags;
 mod words;
 
-use crate::memory::zeroed;
 use crate::registry::full_name;
 use crate::{CompressError, Compressor, Context, DecompressError, PAGE_SIZE, Page};
 
@@ -56,7 +55,7 @@ impl Compressor for Weft {
     fn context(&self) -> Option<Box<dyn Context>> {
         let simd = if self.simd { Simd::best() } else { Simd::Portable };
         let (words, bytes) = (words::Memory::new(simd)?, bytes::Memory::new(simd)?);
-        Some(Box::new(WeftContext { simd, words, bytes, parts: zeroed()? }))
+        Some(Box::new(WeftContext { simd, words, bytes }))
     }
 }
 
@@ -82,8 +81,6 @@ struct WeftContext {
     simd: Simd,
     words: words::Memory,
     bytes: bytes::Memory,
-    /// Of the decoder of words.
-    parts: Box<[words::Parts; 1]>,
 }
 
 impl Context for WeftContext {
@@ -109,9 +106,8 @@ impl Context for WeftContext {
     }
 
     fn decompress(&mut self, data: &[u8], page: &mut Page) -> Result<(), DecompressError> {
-        let [parts] = &mut *self.parts;
         match data.split_first() {
-            Some((&WORDS, body)) => words::decompress(self.simd, body, parts, page),
+            Some((&WORDS, body)) => words::decompress(self.simd, body, page),
             Some((&BYTES, body)) => bytes::decompress(self.simd, body, page),
             _ => None,
         }
@@ -119,6 +115,6 @@ impl Context for WeftContext {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.words.bytes() + self.bytes.bytes() + size_of_val(&*self.parts)
+        self.words.bytes() + self.bytes.bytes()
     }
 }

@@ -12,8 +12,7 @@
 //! 0-8       for each word: the bytes that are kept
 //! ```
 //!
-//! Everything is done in passes over all words, and only two of them go word by word: looking up where a hash was last seen, and in
-//! the decoder putting words together, since each may be made of the one before.
+//! Everything is done in passes over all words, and only one of them goes word by word: looking up where a hash was last seen.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -266,42 +265,20 @@ impl Work {
     }
 }
 
-/// What the decoder knows of each word before it puts them together.
-#[derive(Clone, Copy)]
-pub(super) struct Parts {
-    /// Which word it is told by: one before it, or itself where nothing is taken over.
-    from: [u16; WORDS],
-    /// The bits that are the other word's.
-    others: [u64; WORDS],
-    /// The bits that are its own.
-    own: [u64; WORDS],
-}
-
-impl Zero for Parts {
-    const ZERO: Parts = Parts { from: [0; WORDS], others: [0; WORDS], own: [0; WORDS] };
-}
-
-impl Parts {
-    fn put_together(&self, page: &mut Page) -> Option<()> {
-        let words: &mut [[u8; 8]; WORDS] = page.as_chunks_mut().0.try_into().ok()?;
-        for at in 0..WORDS {
-            let like = u64::from_le_bytes(words[usize::from(self.from[at]) % WORDS]);
-            words[at] = (like & self.others[at] | self.own[at]).to_le_bytes();
-        }
-        Some(())
-    }
-}
-
 /// Fills `page` from exactly `data`; `None` where that is no page.
-pub(super) fn decompress(simd: Simd, data: &[u8], parts: &mut Parts, page: &mut Page) -> Option<()> {
-    let (tags, rest) = tags_of(data)?;
+pub(super) fn decompress(simd: Simd, data: &[u8], page: &mut Page) -> Option<()> {
     match simd {
-        Simd::Portable => portable::take_apart(&tags, rest, parts),
+        Simd::Portable => {
+            let (tags, rest) = tags_of(data)?;
+            portable::decompress(&tags, rest, page)
+        }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Simd::best` saw that the processor has all that it is compiled for.
-        Simd::Avx512 => unsafe { avx512::take_apart(&tags, rest, parts) },
-    }?;
-    parts.put_together(page)
+        Simd::Avx512 => unsafe {
+            let (tags, rest) = crate::weft::avx512::tags_of(data)?;
+            avx512::decompress(&tags, rest, page)
+        },
+    }
 }
 
 #[cfg(test)]

@@ -6,9 +6,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{
-    BACK, BEFORE, BLOCK, CHEAPEST, FAR, GROUP, HASH, KEPT, NEW, Parts, RAW, SLOTS, SPARE, WORDS, Work,
-};
+use super::{BACK, BEFORE, BLOCK, CHEAPEST, FAR, GROUP, HASH, KEPT, NEW, RAW, SLOTS, SPARE, WORDS, Work};
+use crate::Page;
 use crate::weft::avx512::*;
 
 /// Compares with the words right before, and finds the entries in the tables.
@@ -112,9 +111,25 @@ pub(super) fn keep(work: &mut Work, blocks: Range<usize>) {
     }
 }
 
-/// Finds the parts of each word; `None` where `data` has others than the tags say.
+/// From the order of words to that of the eight words of a group, each with its number in all of the eight groups.
+static ACROSS: [u8; BLOCK] = {
+    let mut across = [0; BLOCK];
+    let mut at = 0;
+    while at < BLOCK {
+        across[at] = (at % GROUP * GROUP + at / GROUP) as u8;
+        at += 1;
+    }
+    across
+};
+
+/// Makes the page; `None` where `data` has others than the tags say, or a word is told by one before the first.
+///
+/// A word may be like the one right before it, and that like the one before; in memory each would wait for a store. So
+/// within a group of eight the words are put together by doubling: after the first step a word has the bytes of the one it is like,
+/// after the second those of three before it, after the third of all seven. What is then still missing is of one word before
+/// the group, of which the last sixteen are in registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
-pub(super) fn take_apart(pairs: &[u8; WORDS / 2], data: &[u8], parts: &mut Parts) -> Option<()> {
+pub(super) fn decompress(pairs: &[u8; WORDS / 2], data: &[u8], page: &mut Page) -> Option<()> {
     let (kept_by, far_by, new_by, back_by) =
         (each_lane(&KEPT), each_lane(&FAR), each_lane(&NEW), each_lane(&BACK));
     let mut tags = [[0u8; BLOCK]; WORDS / BLOCK];
@@ -125,41 +140,70 @@ pub(super) fn take_apart(pairs: &[u8; WORDS / 2], data: &[u8], parts: &mut Parts
         distance_count += _mm512_movepi8_mask(_mm512_shuffle_epi8(far_by, block)).count_ones() as usize;
     }
     let (mut distances, mut literals) = data.split_at_checked(distance_count)?;
-    let mut beyond = 0;
+    let (numbers, across, all) = (load(&NUMBERS), load(&ACROSS), _mm512_set1_epi8(-1));
+    let in_group = _mm512_and_si512(numbers, _mm512_set1_epi8(GROUP as i8 - 1));
+    let low = _mm512_set1_epi64(0xff);
+    // The sixteen words before the group.
+    let mut last = [_mm512_setzero_si512(); 2];
     for (block, tags) in tags.iter().enumerate() {
         let tags = load(tags);
         let far = _mm512_movepi8_mask(_mm512_shuffle_epi8(far_by, tags));
         let back = _mm512_mask_expand_epi8(_mm512_shuffle_epi8(back_by, tags), far, load_some(distances));
         distances = distances.get(far.count_ones() as usize..)?;
         let new = _mm512_movepi8_mask(_mm512_shuffle_epi8(new_by, tags));
+        let within = _mm512_cmplt_epu8_mask(back, in_group) & !new;
+        // How far before its group the other word is, less one.
+        let before = _mm512_sub_epi8(back, in_group);
         if block < 256 / BLOCK {
             // Farther on every distance that a byte can say is within the page.
-            let number = _mm512_add_epi8(load(&NUMBERS), _mm512_set1_epi8((block * BLOCK) as i8));
-            beyond |= _mm512_cmpge_epu8_mask(back, number) & !new;
+            let begin =
+                _mm512_add_epi8(_mm512_sub_epi8(numbers, in_group), _mm512_set1_epi8((block * BLOCK) as i8));
+            if _mm512_cmpge_epu8_mask(before, begin) & !within & !new != 0 {
+                return None;
+            }
         }
-        for (half, back) in
-            [_mm512_castsi512_si256(back), _mm512_extracti64x4_epi64::<1>(back)].into_iter().enumerate()
-        {
-            let at = block * BLOCK + half * BLOCK / 2;
-            let words = _mm512_add_epi16(
-                _mm512_cvtepu8_epi16(load_half::<u8, 32>(from(&NUMBERS, 0))),
-                _mm512_set1_epi16(at as i16),
-            );
-            let back = _mm512_add_epi16(_mm512_cvtepu8_epi16(back), _mm512_set1_epi16(1));
-            let other = _mm512_mask_sub_epi16(words, !(new >> (half * BLOCK / 2)) as u32, words, back);
-            store::<u16, { BLOCK / 2 }>(from_mut(&mut parts.from, at), other);
+        // The word that each is like where that is of its group, else itself; then two and four of them on, and the last of all.
+        let one = _mm512_mask_sub_epi8(numbers, within, _mm512_add_epi8(numbers, all), back);
+        let two = _mm512_permutexvar_epi8(one, one);
+        let four = _mm512_permutexvar_epi8(two, two);
+        let root = _mm512_permutexvar_epi8(four, four);
+        // The bytes that each has after every step.
+        let kept = _mm512_shuffle_epi8(kept_by, tags);
+        let had = _mm512_mask_mov_epi8(kept, new, all);
+        let had_one = _mm512_or_si512(had, _mm512_permutexvar_epi8(one, had));
+        let had_two = _mm512_or_si512(had_one, _mm512_permutexvar_epi8(two, had_one));
+        let had_four = _mm512_or_si512(had_two, _mm512_permutexvar_epi8(four, had_two));
+        let place = _mm512_permutexvar_epi8(root, _mm512_xor_si512(before, all));
+        let from_memory = _mm512_cmplt_epu8_mask(place, _mm512_set1_epi8(!(2 * GROUP as u8 - 1) as i8))
+            & _mm512_cmpneq_epi8_mask(had_four, all);
+        let mut masks = [[0u8; BLOCK]; 4];
+        for (masks, bytes) in masks.iter_mut().zip([kept, had_one, had_two, had_four]) {
+            store(masks, bytes);
         }
-        let mut kept = [0u8; BLOCK];
-        store(&mut kept, _mm512_shuffle_epi8(kept_by, tags));
-        for (group, (kept, new)) in kept.as_chunks::<GROUP>().0.iter().zip(new.to_le_bytes()).enumerate() {
-            let kept = u64::from_le_bytes(*kept);
+        let [mut one, mut two, mut four, mut place] =
+            [one, two, four, place].map(|each| _mm512_permutexvar_epi8(across, each));
+        for (group, from_memory) in from_memory.to_le_bytes().into_iter().enumerate() {
+            let [kept, had_one, had_two, had_four] =
+                masks.each_ref().map(|masks| u64::from_le_bytes(*from::<u8, GROUP>(masks, group * GROUP)));
             let own = _mm512_maskz_expand_epi8(kept, load_some(literals));
             literals = literals.get(kept.count_ones() as usize..)?;
-            let at = block * BLOCK + group * GROUP;
-            store::<u64, GROUP>(from_mut(&mut parts.own, at), own);
-            let others = _mm512_maskz_mov_epi64(!new, _mm512_movm_epi8(!kept));
-            store::<u64, GROUP>(from_mut(&mut parts.others, at), others);
+            let own = _mm512_mask_mov_epi8(_mm512_permutexvar_epi64(one, own), kept, own);
+            let own = _mm512_mask_mov_epi8(_mm512_permutexvar_epi64(two, own), had_one, own);
+            let own = _mm512_mask_mov_epi8(_mm512_permutexvar_epi64(four, own), had_two, own);
+            let at = 8 * (block * BLOCK + group * GROUP);
+            let near = _mm512_permutex2var_epi64(last[0], place, last[1]);
+            // SAFETY: a bit in `from_memory` says that its root is told by a word before the group, and no further before than
+            // there are words, or nothing had been made of the block; so the eight bytes are of the page.
+            let others = unsafe {
+                let first = page.as_ptr().wrapping_add(at).wrapping_sub(8 * 256);
+                let place = _mm512_and_si512(place, low);
+                _mm512_mask_i64gather_epi64::<8>(near, from_memory, place, first.cast())
+            };
+            let words = _mm512_mask_mov_epi8(others, had_four, own);
+            store::<u8, 64>(from_mut(page, at), words);
+            last = [last[1], words];
+            [one, two, four, place] = [one, two, four, place].map(|each| _mm512_srli_epi64::<8>(each));
         }
     }
-    (beyond == 0 && literals.is_empty()).then_some(())
+    literals.is_empty().then_some(())
 }

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{BACK, BEFORE, BLOCK, CHEAPEST, FAR, KEPT, NEW, Parts, RAW, SLOTS, TAGS, WORDS, Work};
+use super::{BACK, BEFORE, BLOCK, CHEAPEST, FAR, KEPT, NEW, RAW, SLOTS, TAGS, WORDS, Work};
+use crate::Page;
 use crate::weft::tags::{kept_bits, not_zero, take_kept};
 
 /// What differs from the words right before, and the entries in the tables.
@@ -56,20 +57,20 @@ pub(super) fn keep(work: &mut Work, blocks: Range<usize>) {
 /// The bits of the bytes that a tag keeps.
 static BITS: [u64; 16] = kept_bits(&TAGS);
 
-/// Finds the parts of each word; `None` where `data` has others than the tags say.
-pub(super) fn take_apart(tags: &[u8; WORDS / 2], data: &[u8], parts: &mut Parts) -> Option<()> {
+/// Makes the page; `None` where `data` has others than the tags say, or a word is told by one before the first.
+pub(super) fn decompress(tags: &[u8; WORDS / 2], data: &[u8], page: &mut Page) -> Option<()> {
     let each = || tags.iter().flat_map(|pair| [usize::from(pair & 15), usize::from(pair >> 4)]);
     let (distances, mut literals) = data.split_at_checked(each().filter(|&tag| FAR[tag] != 0).count())?;
     let mut distances = distances.iter();
+    let words: &mut [[u8; 8]; WORDS] = page.as_chunks_mut().0.try_into().ok()?;
     for (at, tag) in each().enumerate() {
         let back = if FAR[tag] == 0 { BACK[tag] } else { *distances.next()? };
-        if NEW[tag] == 0 && usize::from(back) >= at {
-            return None;
+        let mut word = take_kept(&mut literals, TAGS[tag])? & BITS[tag];
+        if NEW[tag] == 0 {
+            let like = at.checked_sub(1 + usize::from(back))?;
+            word |= u64::from_le_bytes(words[like]) & !BITS[tag];
         }
-        let other = if NEW[tag] == 0 { at - 1 - usize::from(back) } else { at };
-        parts.from[at] = other as u16;
-        parts.others[at] = if NEW[tag] == 0 { !BITS[tag] } else { 0 };
-        parts.own[at] = take_kept(&mut literals, TAGS[tag])? & BITS[tag];
+        words[at] = word.to_le_bytes();
     }
     literals.is_empty().then_some(())
 }
