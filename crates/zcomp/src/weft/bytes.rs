@@ -75,8 +75,6 @@ pub(super) struct Memory {
 
 #[derive(Clone, Copy)]
 struct Work {
-    /// The page, and room to read beyond it.
-    page: [u8; PAGE_SIZE + SPARE],
     /// The entry of the four bytes at each even position, and at each odd one.
     slots: [[u16; PAGE_SIZE / 2]; 2],
     seen: [u16; SLOTS],
@@ -99,7 +97,6 @@ struct Work {
 
 impl Zero for Work {
     const ZERO: Work = Work {
-        page: [0; PAGE_SIZE + SPARE],
         slots: [[0; PAGE_SIZE / 2]; 2],
         seen: [0; SLOTS],
         likes: [[0; 2]; WORDS],
@@ -127,26 +124,25 @@ impl Memory {
     /// Finds what each word is told by. Returns the bytes that [`Memory::write`] will take.
     pub(super) fn look(&mut self, page: &Page) -> usize {
         let [work] = &mut *self.work;
-        work.page[..PAGE_SIZE].copy_from_slice(page);
         match self.simd {
-            Simd::Portable => portable::hash(work),
+            Simd::Portable => portable::hash(work, page),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd::best` saw that the processor has all that it is compiled for.
-            Simd::Avx512 => unsafe { avx512::hash(work) },
+            Simd::Avx512 => unsafe { avx512::hash(work, page) },
         }
         work.look_up();
         match self.simd {
-            Simd::Portable => portable::compare(work),
+            Simd::Portable => portable::compare(work, page),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Simd::Avx512 => unsafe { avx512::compare(work) },
+            Simd::Avx512 => unsafe { avx512::compare(work, page) },
         }
         (work.distance_count, work.literal_count) = (0, 0);
         match self.simd {
-            Simd::Portable => portable::keep(work),
+            Simd::Portable => portable::keep(work, page),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Simd::Avx512 => unsafe { avx512::keep(work) },
+            Simd::Avx512 => unsafe { avx512::keep(work, page) },
         }
         work.groups.find(&work.tags);
         work.groups.len() + work.distance_count + work.distance_count.div_ceil(2) + work.literal_count

@@ -33,8 +33,6 @@ const RAW_BLOCK: usize = 48;
 const RAW_QUARTER: usize = 40;
 /// More of all words kept whole: perhaps it is not.
 const RAW_PAGE: usize = 160;
-/// Zeros that stand before the first word, so that a pass can look back.
-const BEFORE: usize = 8;
 /// Entries of each table of hashes, and what a key is multiplied with.
 const SLOTS: usize = 1024;
 const HASH: u32 = 0x9E37_79B1;
@@ -127,8 +125,6 @@ pub(super) struct Memory {
 
 #[derive(Clone, Copy)]
 struct Work {
-    /// The page, after BEFORE zeros.
-    words: [u64; BEFORE + WORDS],
     /// Bytes of each word, a bit each, that differ from zero, the last word, the last but one, and the two earlier ones found.
     differing: [[u8; WORDS]; 5],
     /// The entry of each word in the two tables.
@@ -146,7 +142,6 @@ struct Work {
 
 impl Zero for Work {
     const ZERO: Work = Work {
-        words: [0; BEFORE + WORDS],
         differing: [[0; WORDS]; 5],
         slots: [[0; 2]; WORDS],
         earlier: [[0; 2]; WORDS],
@@ -218,24 +213,18 @@ impl Memory {
 impl Work {
     /// Chooses the tags of some blocks; those before them are done.
     fn choose(&mut self, simd: Simd, page: &Page, blocks: Range<usize>) {
-        let (from, end) = (blocks.start * BLOCK, blocks.end * BLOCK);
-        for (word, bytes) in
-            self.words[BEFORE + from..BEFORE + end].iter_mut().zip(&page.as_chunks().0[from..end])
-        {
-            *word = u64::from_le_bytes(*bytes);
-        }
         match simd {
-            Simd::Portable => portable::compare_near(self, blocks.clone()),
+            Simd::Portable => portable::compare_near(self, page, blocks.clone()),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Simd::best` saw that the processor has all that it is compiled for.
-            Simd::Avx512 => unsafe { avx512::compare_near(self, blocks.clone()) },
+            Simd::Avx512 => unsafe { avx512::compare_near(self, page, blocks.clone()) },
         }
         self.look_up(blocks.clone());
         match simd {
-            Simd::Portable => portable::compare_earlier(self, blocks.clone()),
+            Simd::Portable => portable::compare_earlier(self, page, blocks.clone()),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Simd::Avx512 => unsafe { avx512::compare_earlier(self, blocks.clone()) },
+            Simd::Avx512 => unsafe { avx512::compare_earlier(self, page, blocks.clone()) },
         }
         if blocks.start == 0 {
             // There is no word before the first, and only one before the second.
@@ -245,10 +234,10 @@ impl Work {
             self.differing[2][1] = u8::MAX;
         }
         match simd {
-            Simd::Portable => portable::keep(self, blocks),
+            Simd::Portable => portable::keep(self, page, blocks),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Simd::Avx512 => unsafe { avx512::keep(self, blocks) },
+            Simd::Avx512 => unsafe { avx512::keep(self, page, blocks) },
         }
     }
 

@@ -9,11 +9,11 @@ use crate::{PAGE_SIZE, Page};
 
 /// The entry of the four bytes at each position.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn hash(work: &mut Work) {
+pub(super) fn hash(work: &mut Work, page: &Page) {
     let factors = FACTORS.map(|factor| _mm512_set1_epi16(factor.cast_signed()));
     for at in (0..PAGE_SIZE).step_by(64) {
         for (odd, slots) in work.slots.iter_mut().enumerate() {
-            let [low, high] = [0, 2].map(|more| load::<u8, 64>(from(&work.page, at + odd + more)));
+            let [low, high] = [0, 2].map(|more| load_some(&page[at + odd + more..]));
             let sum =
                 _mm512_add_epi16(_mm512_mullo_epi16(low, factors[0]), _mm512_mullo_epi16(high, factors[1]));
             let slot = _mm512_srli_epi16::<{ u16::BITS - SLOTS.ilog2() }>(sum);
@@ -24,11 +24,11 @@ pub(super) fn hash(work: &mut Work) {
 
 /// How far back the candidates are, and what differs from them.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn compare(work: &mut Work) {
+pub(super) fn compare(work: &mut Work, page: &Page) {
     let low = _mm512_set1_epi64((PAGE_SIZE - 1) as i64);
     let mut last = _mm512_setzero_si512();
     for at in (0..WORDS).step_by(GROUP) {
-        let these = load::<u8, 64>(from(&work.page, 8 * at));
+        let these = load::<u8, 64>(from(page, 8 * at));
         *from_mut(&mut work.differing[0], at) = _mm512_test_epi8_mask(these, these).to_le_bytes();
         let likes = _mm512_cvtepu32_epi64(load_half::<[u16; 2], GROUP>(from(&work.likes, at)));
         let first = _mm512_and_si512(likes, low);
@@ -51,8 +51,7 @@ pub(super) fn compare(work: &mut Work) {
             let none = _mm512_xor_si512(these, _mm512_set1_epi8(-1));
             // SAFETY: where there is a bit in `there`, `like` is at most `end`, 8 bytes before the group's first, and none of the
             // three is negative, so that its eight bytes are of the page.
-            let likes =
-                unsafe { _mm512_mask_i64gather_epi64::<1>(none, there, like, work.page.as_ptr().cast()) };
+            let likes = unsafe { _mm512_mask_i64gather_epi64::<1>(none, there, like, page.as_ptr().cast()) };
             *from_mut(&mut work.differing[1 + number], at) =
                 _mm512_cmpneq_epi8_mask(these, likes).to_le_bytes();
             let back = _mm512_cvtepi64_epi16(_mm512_sub_epi64(now, like));
@@ -88,7 +87,7 @@ fn in_force(own: u8, distances: __m128i, before: __m128i) -> __m128i {
 
 /// Chooses the tags, and keeps what they want kept.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
-pub(super) fn keep(work: &mut Work) {
+pub(super) fn keep(work: &mut Work, page: &Page) {
     let (kept_by, far_by) = (each_lane(&KEPT), each_lane(&FAR));
     let mut before = _mm_setzero_si128();
     for block in 0..WORDS / BLOCK {
@@ -140,7 +139,7 @@ pub(super) fn keep(work: &mut Work) {
         store(&mut kept, _mm512_shuffle_epi8(kept_by, tags));
         for (group, kept) in kept.as_chunks::<GROUP>().0.iter().enumerate() {
             let kept = u64::from_le_bytes(*kept);
-            let these = load::<u8, 64>(from(&work.page, 8 * (block * BLOCK + group * GROUP)));
+            let these = load::<u8, 64>(from(page, 8 * (block * BLOCK + group * GROUP)));
             let literals = _mm512_maskz_compress_epi8(kept, these);
             store::<u8, SPARE>(from_mut(&mut work.literals, work.literal_count), literals);
             work.literal_count += kept.count_ones() as usize;

@@ -10,10 +10,11 @@ fn eight(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// The entry of the four bytes at each position.
-pub(super) fn hash(work: &mut Work) {
+pub(super) fn hash(work: &mut Work, page: &Page) {
     for (odd, slots) in work.slots.iter_mut().enumerate() {
         for (at, slot) in slots.iter_mut().enumerate() {
-            let word = eight(&work.page, 2 * at + odd);
+            // The last three are not looked up.
+            let word = page[2 * at + odd..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
             let sum = (word as u16)
                 .wrapping_mul(FACTORS[0])
                 .wrapping_add(((word >> 16) as u16).wrapping_mul(FACTORS[1]));
@@ -23,13 +24,13 @@ pub(super) fn hash(work: &mut Work) {
 }
 
 /// How far back the candidates are, and what differs from them.
-pub(super) fn compare(work: &mut Work) {
+pub(super) fn compare(work: &mut Work, page: &Page) {
     let (mut last, mut last_of_group) = (0, 0);
     for at in 0..WORDS {
         if at % GROUP == 0 {
             last_of_group = last;
         }
-        let word = eight(&work.page, 8 * at);
+        let word = eight(page, 8 * at);
         work.differing[0][at] = not_zero(word);
         let [first, second] = work.likes[at];
         let second = second.saturating_sub(4);
@@ -39,7 +40,7 @@ pub(super) fn compare(work: &mut Work) {
             let from = usize::from(from);
             // Farther on is what the decoder has not yet made when it comes to this group of words.
             let there = from + 8 <= 8 * (at - at % GROUP);
-            let differing = not_zero(word ^ eight(&work.page, from));
+            let differing = not_zero(word ^ eight(page, from));
             work.differing[1 + number][at] = if there { differing } else { u8::MAX };
         }
         last = second;
@@ -47,7 +48,7 @@ pub(super) fn compare(work: &mut Work) {
 }
 
 /// Chooses the tags, and keeps what they want kept.
-pub(super) fn keep(work: &mut Work) {
+pub(super) fn keep(work: &mut Work, page: &Page) {
     let mut distance = 0;
     for at in 0..WORDS {
         let [zero, first, second, group] = work.differing.each_ref().map(|all| usize::from(all[at]));
@@ -73,7 +74,7 @@ pub(super) fn keep(work: &mut Work) {
             part[work.distance_count] = byte;
         }
         work.distance_count += usize::from(FAR[tag] & 1);
-        let kept = eight(&work.page, 8 * at) >> ((8 * TAGS[tag].1) & 63);
+        let kept = eight(page, 8 * at) >> ((8 * TAGS[tag].1) & 63);
         work.literals[work.literal_count..work.literal_count + 8].copy_from_slice(&kept.to_le_bytes());
         work.literal_count += KEPT[tag].count_ones() as usize;
     }

@@ -6,18 +6,23 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{BACK, BEFORE, BLOCK, CHEAPEST, FAR, GROUP, HASH, KEPT, NEW, RAW, SLOTS, SPARE, WORDS, Work};
+use super::{BACK, BLOCK, CHEAPEST, FAR, GROUP, HASH, KEPT, NEW, RAW, SLOTS, SPARE, WORDS, Work};
 use crate::Page;
 use crate::weft::avx512::*;
 
 /// Compares with the words right before, and finds the entries in the tables.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn compare_near(work: &mut Work, blocks: Range<usize>) {
+pub(super) fn compare_near(work: &mut Work, page: &Page, blocks: Range<usize>) {
     let factor = _mm512_set1_epi32(HASH.cast_signed());
+    let mut before = match blocks.start {
+        0 => _mm512_setzero_si512(),
+        start => load::<u8, 64>(from(page, 8 * (start * BLOCK - GROUP))),
+    };
     for at in (blocks.start * BLOCK..blocks.end * BLOCK).step_by(GROUP) {
-        let these = load::<u64, GROUP>(from(&work.words, BEFORE + at));
-        let last = load::<u64, GROUP>(from(&work.words, BEFORE + at - 1));
-        let last_but_one = load::<u64, GROUP>(from(&work.words, BEFORE + at - 2));
+        let these = load::<u8, 64>(from(page, 8 * at));
+        let last = _mm512_alignr_epi64::<7>(these, before);
+        let last_but_one = _mm512_alignr_epi64::<6>(these, before);
+        before = these;
         let differing = [
             _mm512_test_epi8_mask(these, these),
             _mm512_cmpneq_epi8_mask(these, last),
@@ -41,10 +46,10 @@ pub(super) fn compare_near(work: &mut Work, blocks: Range<usize>) {
 
 /// How far back the words are that were looked up, and what differs from them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn compare_earlier(work: &mut Work, blocks: Range<usize>) {
+pub(super) fn compare_earlier(work: &mut Work, page: &Page, blocks: Range<usize>) {
     let low = _mm512_set1_epi64(0xff);
     for at in (blocks.start * BLOCK..blocks.end * BLOCK).step_by(GROUP) {
-        let these = load::<u64, GROUP>(from(&work.words, BEFORE + at));
+        let these = load::<u8, 64>(from(page, 8 * at));
         let before = _mm512_add_epi64(
             _mm512_set1_epi64(at.cast_signed() as i64),
             _mm512_setr_epi64(-1, 0, 1, 2, 3, 4, 5, 6),
@@ -56,13 +61,9 @@ pub(super) fn compare_earlier(work: &mut Work, blocks: Range<usize>) {
         let pairs = _mm512_or_si512(backs[0], _mm512_slli_epi64::<8>(backs[1]));
         store_quarter(eight, _mm512_cvtepi64_epi16(pairs));
         for (back, differing) in backs.into_iter().zip(&mut work.differing[3..]) {
-            let like = _mm512_max_epi64(_mm512_sub_epi64(before, back), _mm512_set1_epi64(-1));
-            // SAFETY: `like` is from -1, as it was just made, to 510, since `before` is below WORDS - 1; BEFORE words stand before
-            // the one that `first` points to.
-            let likes = unsafe {
-                let first = work.words.as_ptr().add(BEFORE);
-                _mm512_i64gather_epi64::<8>(like, first.cast())
-            };
+            let like = _mm512_max_epi64(_mm512_sub_epi64(before, back), _mm512_setzero_si512());
+            // SAFETY: `like` is from 0, as it was just made, to 510, since `before` is below WORDS - 1.
+            let likes = unsafe { _mm512_i64gather_epi64::<8>(like, page.as_ptr().cast()) };
             *from_mut(differing, at) = _mm512_cmpneq_epi8_mask(these, likes).to_le_bytes();
         }
     }
@@ -70,7 +71,7 @@ pub(super) fn compare_earlier(work: &mut Work, blocks: Range<usize>) {
 
 /// Chooses the tags, and keeps what they want kept.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
-pub(super) fn keep(work: &mut Work, blocks: Range<usize>) {
+pub(super) fn keep(work: &mut Work, page: &Page, blocks: Range<usize>) {
     let (kept_by, far) = (each_lane(&KEPT), each_lane(&FAR));
     for block in blocks {
         let of = |like: usize, differing: usize| {
@@ -103,7 +104,7 @@ pub(super) fn keep(work: &mut Work, blocks: Range<usize>) {
         store(&mut kept, _mm512_shuffle_epi8(kept_by, tags));
         for (group, kept) in kept.as_chunks::<GROUP>().0.iter().enumerate() {
             let kept = u64::from_le_bytes(*kept);
-            let these = load::<u64, GROUP>(from(&work.words, BEFORE + block * BLOCK + group * GROUP));
+            let these = load::<u8, 64>(from(page, 8 * (block * BLOCK + group * GROUP)));
             let literals = _mm512_maskz_compress_epi8(kept, these);
             store::<u8, SPARE>(from_mut(&mut work.literals, work.found.literals), literals);
             work.found.literals += kept.count_ones() as usize;

@@ -2,17 +2,23 @@
 
 use std::ops::Range;
 
-use super::{BACK, BEFORE, BLOCK, CHEAPEST, FAR, KEPT, NEW, RAW, SLOTS, TAGS, WORDS, Work};
+use super::{BACK, BLOCK, CHEAPEST, FAR, KEPT, NEW, RAW, SLOTS, TAGS, WORDS, Work};
 use crate::Page;
 use crate::weft::tags::{kept_bits, not_zero, take_kept};
 
+/// A word of the page, or zero where it is before the first.
+#[inline(always)]
+fn word_at(page: &Page, at: Option<usize>) -> u64 {
+    at.and_then(|at| page.as_chunks().0.get(at)).map_or(0, |word| u64::from_le_bytes(*word))
+}
+
 /// What differs from the words right before, and the entries in the tables.
-pub(super) fn compare_near(work: &mut Work, blocks: Range<usize>) {
+pub(super) fn compare_near(work: &mut Work, page: &Page, blocks: Range<usize>) {
     for at in blocks.start * BLOCK..blocks.end * BLOCK {
-        let word = work.words[BEFORE + at];
+        let word = word_at(page, Some(at));
         work.differing[0][at] = not_zero(word);
-        work.differing[1][at] = not_zero(word ^ work.words[BEFORE + at - 1]);
-        work.differing[2][at] = not_zero(word ^ work.words[BEFORE + at - 2]);
+        work.differing[1][at] = not_zero(word ^ word_at(page, at.checked_sub(1)));
+        work.differing[2][at] = not_zero(word ^ word_at(page, at.checked_sub(2)));
         let (low, high) = (word as u32, (word >> 48) as u32);
         work.slots[at] = [slot(low), slot((word >> 16) as u32 ^ (high | high << 16))];
     }
@@ -24,19 +30,19 @@ fn slot(key: u32) -> u16 {
 }
 
 /// How far back the words are that were looked up, and what differs from them.
-pub(super) fn compare_earlier(work: &mut Work, blocks: Range<usize>) {
+pub(super) fn compare_earlier(work: &mut Work, page: &Page, blocks: Range<usize>) {
     for at in blocks.start * BLOCK..blocks.end * BLOCK {
-        let word = work.words[BEFORE + at];
+        let word = word_at(page, Some(at));
         for (earlier, differing) in work.earlier[at].iter_mut().zip(&mut work.differing[3..]) {
             *earlier = (at as u8).wrapping_sub(1).wrapping_sub(*earlier);
-            let like = (BEFORE + at - 1).saturating_sub(usize::from(*earlier));
-            differing[at] = not_zero(word ^ work.words[like]);
+            let like = at.checked_sub(1 + usize::from(*earlier));
+            differing[at] = not_zero(word ^ word_at(page, like));
         }
     }
 }
 
 /// Chooses the tag, and keeps what it wants kept.
-pub(super) fn keep(work: &mut Work, blocks: Range<usize>) {
+pub(super) fn keep(work: &mut Work, page: &Page, blocks: Range<usize>) {
     for at in blocks.start * BLOCK..blocks.end * BLOCK {
         let [zero, last, last_but_one, one, other] =
             work.differing.each_ref().map(|all| usize::from(all[at]));
@@ -48,7 +54,7 @@ pub(super) fn keep(work: &mut Work, blocks: Range<usize>) {
         work.found.raw += usize::from(tag == usize::from(RAW));
         work.distances[work.found.distances] = work.earlier[at][usize::from(other < one)];
         work.found.distances += usize::from(FAR[tag] & 1);
-        let kept = work.words[BEFORE + at] >> ((8 * TAGS[tag].1) & 63);
+        let kept = word_at(page, Some(at)) >> ((8 * TAGS[tag].1) & 63);
         work.literals[work.found.literals..work.found.literals + 8].copy_from_slice(&kept.to_le_bytes());
         work.found.literals += KEPT[tag].count_ones() as usize;
     }
