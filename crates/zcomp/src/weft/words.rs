@@ -244,12 +244,19 @@ impl Work {
     /// Where each hash was last. An entry that nobody made says word 0, and does no harm: the words are compared.
     fn look_up(&mut self, blocks: Range<usize>) {
         let [first, second] = &mut self.seen;
-        for at in blocks.start * BLOCK..blocks.end * BLOCK {
-            #[expect(clippy::cast_possible_truncation, reason = "modulo 256 is what is kept")]
-            let now = at as u8;
-            let [one, other] = self.slots[at].map(|slot| usize::from(slot) % SLOTS);
-            self.earlier[at] =
-                [std::mem::replace(&mut first[one], now), std::mem::replace(&mut second[other], now)];
+        let words = blocks.start * BLOCK..blocks.end * BLOCK;
+        let slots = self.slots[words.clone()].as_chunks::<GROUP>().0;
+        let earlier = self.earlier[words.clone()].as_chunks_mut::<GROUP>().0;
+        #[expect(clippy::cast_possible_truncation, reason = "modulo 256 is what is kept")]
+        let mut now = words.start as u8;
+        for (slots, earlier) in slots.iter().zip(earlier) {
+            for (slots, earlier) in slots.iter().zip(earlier) {
+                let [one, other] = slots.map(|slot| usize::from(slot) % SLOTS);
+                let were = [first[one], second[other]];
+                (first[one], second[other]) = (now, now);
+                *earlier = were;
+                now = now.wrapping_add(1);
+            }
         }
     }
 }
