@@ -12,9 +12,9 @@ fn eight(bytes: &[u8], at: usize) -> u64 {
 /// The entry of the four bytes at each position.
 pub(super) fn hash(work: &mut Work, page: &Page) {
     for (odd, slots) in work.slots.iter_mut().enumerate() {
-        for (at, slot) in slots.iter_mut().enumerate() {
-            // The last three are not looked up.
-            let word = page[2 * at + odd..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+        // Of the last three there are no four bytes, and none is looked up.
+        for (slot, four) in slots.iter_mut().zip(page[odd..].windows(4).step_by(2)) {
+            let word = u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
             let sum = (word as u16)
                 .wrapping_mul(FACTORS[0])
                 .wrapping_add(((word >> 16) as u16).wrapping_mul(FACTORS[1]));

@@ -6,19 +6,22 @@ use super::{BACK, BLOCK, CHEAPEST, FAR, KEPT, NEW, RAW, SLOTS, TAGS, WORDS, Work
 use crate::Page;
 use crate::weft::tags::{kept_bits, not_zero, take_kept};
 
-/// A word of the page, or zero where it is before the first.
 #[inline(always)]
-fn word_at(page: &Page, at: Option<usize>) -> u64 {
-    at.and_then(|at| page.as_chunks().0.get(at)).map_or(0, |word| u64::from_le_bytes(*word))
+fn word_at(page: &Page, at: usize) -> u64 {
+    u64::from_le_bytes(page.as_chunks().0[at % WORDS])
 }
 
 /// What differs from the words right before, and the entries in the tables.
 pub(super) fn compare_near(work: &mut Work, page: &Page, blocks: Range<usize>) {
+    let begin = blocks.start * BLOCK;
+    let [mut last_but_one, mut last] =
+        if begin == 0 { [0; 2] } else { [begin - 2, begin - 1].map(|at| word_at(page, at)) };
     for at in blocks.start * BLOCK..blocks.end * BLOCK {
-        let word = word_at(page, Some(at));
+        let word = word_at(page, at);
         work.differing[0][at] = not_zero(word);
-        work.differing[1][at] = not_zero(word ^ word_at(page, at.checked_sub(1)));
-        work.differing[2][at] = not_zero(word ^ word_at(page, at.checked_sub(2)));
+        work.differing[1][at] = not_zero(word ^ last);
+        work.differing[2][at] = not_zero(word ^ last_but_one);
+        (last_but_one, last) = (last, word);
         let (low, high) = (word as u32, (word >> 48) as u32);
         work.slots[at] = [slot(low), slot((word >> 16) as u32 ^ (high | high << 16))];
     }
@@ -32,10 +35,10 @@ fn slot(key: u32) -> u16 {
 /// How far back the words are that were looked up, and what differs from them.
 pub(super) fn compare_earlier(work: &mut Work, page: &Page, blocks: Range<usize>) {
     for at in blocks.start * BLOCK..blocks.end * BLOCK {
-        let word = word_at(page, Some(at));
+        let word = word_at(page, at);
         for (earlier, differing) in work.earlier[at].iter_mut().zip(&mut work.differing[3..]) {
             *earlier = (at as u8).wrapping_sub(1).wrapping_sub(*earlier);
-            let like = at.checked_sub(1 + usize::from(*earlier));
+            let like = at.saturating_sub(1 + usize::from(*earlier));
             differing[at] = not_zero(word ^ word_at(page, like));
         }
     }
@@ -54,7 +57,7 @@ pub(super) fn keep(work: &mut Work, page: &Page, blocks: Range<usize>) {
         work.found.raw += usize::from(tag == usize::from(RAW));
         work.distances[work.found.distances] = work.earlier[at][usize::from(other < one)];
         work.found.distances += usize::from(FAR[tag] & 1);
-        let kept = word_at(page, Some(at)) >> ((8 * TAGS[tag].1) & 63);
+        let kept = word_at(page, at) >> ((8 * TAGS[tag].1) & 63);
         work.literals[work.found.literals..work.found.literals + 8].copy_from_slice(&kept.to_le_bytes());
         work.found.literals += KEPT[tag].count_ones() as usize;
     }
