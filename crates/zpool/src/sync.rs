@@ -7,14 +7,16 @@
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
 #[cfg(not(shuttle))]
-pub(crate) use std::sync::atomic::AtomicU64;
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 #[cfg(not(shuttle))]
 pub(crate) use std::thread::yield_now;
 
 #[cfg(shuttle)]
 pub(crate) use checked::Mutex;
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::{MutexGuard, atomic::AtomicU64};
+pub(crate) use shuttle::sync::MutexGuard;
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 #[cfg(shuttle)]
 pub(crate) use shuttle::thread::yield_now;
 

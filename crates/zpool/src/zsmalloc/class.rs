@@ -194,8 +194,6 @@ pub(super) struct Class {
     /// Lists of this class's handle chunks: those with free cells, and full ones.
     open_chunks: u32,
     full_chunks: u32,
-    /// What is read outside of the lock; what is noted here stays as it is and where it is.
-    pub(super) reading: Reading,
 }
 
 impl Class {
@@ -212,7 +210,6 @@ impl Class {
             growing: None,
             open_chunks: NO_CHUNK,
             full_chunks: NO_CHUNK,
-            reading: Reading::new(),
         }
     }
 
@@ -310,7 +307,7 @@ impl Class {
     ///
     /// Objects do not know their handles (that saves the kernel's 8 bytes an object), so who has to be told of the move
     /// is found by looking through all handles of the class, once for all victims of a call.
-    pub(super) fn evacuate(&mut self, shared: &Shared, count: usize) -> usize {
+    pub(super) fn evacuate(&mut self, shared: &Shared, reading: &Reading, count: usize) -> usize {
         // The free slots of all zspages are at least those of `freeable` whole ones, so whichever zspages we choose, the
         // rest has room for their objects.
         let mut released = self.trim(shared);
@@ -322,7 +319,7 @@ impl Class {
                 let id = Id(next);
                 next = self.link_of(id).next;
                 // An object that is being read stays where it is.
-                if self.reading.all().all(|location| self.locate(location).0 != id) {
+                if reading.all().all(|location| self.locate(location).0 != id) {
                     self.relist(id, VICTIM);
                     left += 1;
                 }

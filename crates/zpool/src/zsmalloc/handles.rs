@@ -41,6 +41,16 @@ impl Location {
     pub(super) fn number(self) -> usize {
         self.0 as usize
     }
+
+    /// The number as it is kept elsewhere.
+    pub(super) fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// The reverse of [`Location::raw`]; `None` where no object has this number.
+    pub(super) fn from_raw(raw: u32) -> Option<Location> {
+        ((raw as usize) < Location::LIMIT).then_some(Location(raw))
+    }
 }
 
 /// 79 handles. All but `owner` may be used only under the lock of the class that owns the chunk.

@@ -32,13 +32,18 @@ use arenas::Arenas;
 use class::Class;
 use handles::{HandleTable, Location};
 use pages::Pages;
+use reading::Reading;
 
 /// Pages that compaction empties under one hold of a class's lock, at least: a millisecond or so of moving.
 const BATCH_PAGES: usize = 1024;
 
 /// A size class on cache lines of its own, so that threads at work in two classes do not slow each other down.
 #[repr(align(128))]
-struct Locked(Mutex<Class>);
+struct Locked {
+    class: Mutex<Class>,
+    /// What is read outside of the lock; what is noted here stays as it is and where it is.
+    reading: Reading,
+}
 
 /// See the head of this file.
 pub(crate) struct Zsmalloc {
@@ -82,7 +87,8 @@ struct Found {
 impl Zsmalloc {
     pub(crate) fn new(config: &Config) -> Result<Zsmalloc, CreateError> {
         let (shapes, class_of) = sizes::table(config.chain_size);
-        let class = |(index, shape)| Locked(Mutex::new(Class::new(index, shape)));
+        let class =
+            |(index, shape)| Locked { class: Mutex::new(Class::new(index, shape)), reading: Reading::new() };
         Ok(Zsmalloc {
             shared: Shared::new(config).map_err(|_| CreateError::NoMemory)?,
             classes: shapes.into_iter().enumerate().map(class).collect(),
@@ -97,7 +103,7 @@ impl Zsmalloc {
             let chunk = self.shared.handles.try_chunk(id)?;
             let owner = chunk.owner()?;
             let locked = self.classes.get(owner)?;
-            let class = locked.0.lock();
+            let class = locked.class.lock();
             // Until we had the lock, the handle may have died and its chunk gone to another class; it was dead then.
             if chunk.owner() != Some(owner) {
                 return None;
@@ -120,7 +126,7 @@ impl Zsmalloc {
             return Err(MallocError::ZeroSize);
         }
         let class = self.class_of(size).ok_or(MallocError::TooBig { max: PAGE_SIZE })?;
-        for Locked(class) in &self.classes[class..] {
+        for Locked { class, .. } in &self.classes[class..] {
             let taken = class.lock().malloc(&self.shared, content);
             if taken != Err(MallocError::NoMemory) {
                 return taken;
@@ -144,8 +150,8 @@ impl Zsmalloc {
     /// Runs `act`, which changes the object, under the lock of its class, when nobody reads it.
     fn change<R>(&self, handle: Handle, act: impl FnOnce(&mut Class, Found) -> R) -> Result<R, BadHandle> {
         loop {
-            let (_, mut class, found) = self.find(handle)?;
-            if !class.reading.has(found.location) {
+            let (locked, mut class, found) = self.find(handle)?;
+            if !locked.reading.has(found.location) {
                 return Ok(act(&mut class, found));
             }
             drop(class);
@@ -155,8 +161,8 @@ impl Zsmalloc {
 
     /// Gives all idle pages of all classes back.
     fn trim(&self) {
-        for class in &self.classes {
-            class.0.lock().trim(&self.shared);
+        for locked in &self.classes {
+            locked.class.lock().trim(&self.shared);
         }
     }
 
@@ -193,23 +199,16 @@ impl Zpool for Zsmalloc {
     }
 
     fn obj_read(&self, handle: Handle, read: &mut dyn FnMut(&[u8])) -> Result<(), BadHandle> {
-        let (locked, mut class, Found { location, .. }) = self.find(handle)?;
-        if !class.reading.begin(location) {
+        let (locked, class, Found { location, .. }) = self.find(handle)?;
+        let slot = class.slot(location);
+        let Some(_noted) = locked.reading.begin(location) else {
             // As many as can be noted are being read in this class.
-            read(class.slot(location));
+            read(slot);
             return Ok(());
-        }
-        /// Ends the reading, also when `read` panics.
-        struct End<'a>(&'a Locked, Location);
-        impl Drop for End<'_> {
-            fn drop(&mut self) {
-                self.0.0.lock().reading.end(self.1);
-            }
-        }
-        let slot: *const [u8] = class.slot(location);
+        };
+        let slot: *const [u8] = slot;
         drop(class);
-        let _end = End(locked, location);
-        // SAFETY: the slot belongs to a live handle (`find`), and its location is noted in `reading` until `_end` is
+        // SAFETY: the slot belongs to a live handle (`find`), and its location is noted in `reading` until `_noted` is
         // dropped. Until then nobody writes or frees it (`change` waits), compaction moves nothing out of its zspage
         // (`evacuate`), and so the zspage is not empty and keeps its pages and its arena.
         read(unsafe { &*slot });
@@ -237,7 +236,7 @@ impl Zpool for Zsmalloc {
     fn compact(&self) -> usize {
         let Some(_running) = self.compacting.try_lock() else { return 0 };
         let mut freed = 0;
-        for Locked(class) in &self.classes {
+        for Locked { class, reading } in &self.classes {
             // What others do meanwhile is for the next run, so that this one ends.
             let (pages, mut left) = {
                 let class = class.lock();
@@ -246,7 +245,7 @@ impl Zpool for Zsmalloc {
             // Each batch looks at all handles of the class, so a large class is not to take many.
             let batch = (BATCH_PAGES / pages).max(left / 8);
             while left > 0 {
-                let released = class.lock().evacuate(&self.shared, left.min(batch));
+                let released = class.lock().evacuate(&self.shared, reading, left.min(batch));
                 if released == 0 {
                     break;
                 }
@@ -265,7 +264,7 @@ impl Zpool for Zsmalloc {
     fn rotate_page(&self, _handle: Handle) {}
 
     fn class_stats(&self) -> Vec<ClassStats> {
-        self.classes.iter().map(|Locked(class)| class.lock().stats()).collect()
+        self.classes.iter().map(|locked| locked.class.lock().stats()).collect()
     }
 }
 
@@ -277,18 +276,18 @@ mod tests {
     #[test]
     fn a_class_at_its_limit_sends_on_to_the_next() {
         let pool = Zsmalloc::new(&Config::default()).unwrap();
-        assert_eq!(pool.classes[0].0.lock().most_regions, 256);
-        pool.classes[0].0.lock().most_regions = 2;
+        assert_eq!(pool.classes[0].class.lock().most_regions, 256);
+        pool.classes[0].class.lock().most_regions = 2;
         let handles: Vec<_> = (0..2 * 65536 + 3).map(|_| pool.put(&[7; 32]).unwrap()).collect();
         let used: Vec<_> = pool.class_stats().iter().take(3).map(|class| class.obj_used).collect();
         assert_eq!(used, [2 * 65536, 3, 0]);
         // One place gets free, and is used again.
         pool.free(handles[5]).unwrap();
         pool.put(&[8; 32]).unwrap();
-        assert_eq!(pool.classes[0].0.lock().stats().obj_used, 2 * 65536);
+        assert_eq!(pool.classes[0].class.lock().stats().obj_used, 2 * 65536);
         // The largest class has none to send on to.
-        for Locked(class) in &pool.classes {
-            class.lock().most_regions = 2;
+        for locked in &pool.classes {
+            locked.class.lock().most_regions = 2;
         }
         let most = 2 * 512;
         let held = (0..=most).map_while(|_| pool.malloc(PAGE_SIZE).ok()).count();
