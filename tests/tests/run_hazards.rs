@@ -75,6 +75,7 @@ cases! {
     memory_that_was_a_guard_is_empty "guarded",
     the_agent_is_nobody "nobody",
     holes_that_a_child_fills "holes",
+    memory_that_an_orphan_finds_empty "orphaned",
     shared_segments_in_the_place_of_memory "attached",
     arguments_that_others_look_at "arguments",
     a_program_that_ends_thread_by_thread "over",

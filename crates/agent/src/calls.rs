@@ -33,8 +33,8 @@ fn fail(errno: u32) {
 /// As `madvise(2)`.
 ///
 /// `MADV_GUARD_INSTALL` (Linux 6.13) drops what is in a range, as `MADV_DONTNEED` does, but without an event: a page that is out would
-/// come back with its old content after `MADV_GUARD_REMOVE`. So the range is dropped once more, with the event, while nothing can touch
-/// it.
+/// come back with its old content after `MADV_GUARD_REMOVE`. So the range is dropped once more, with the event, while who touches
+/// it gets SIGSEGV. (Whoever handles that, takes the guard away and writes there meanwhile, loses what was written.)
 ///
 /// # Safety
 /// As `madvise(2)`.
@@ -57,7 +57,8 @@ pub unsafe extern "C" fn madvise(start: *mut c_void, bytes: usize, advice: c_int
 
 /// As `shmat(2)`.
 ///
-/// `SHM_REMAP` takes away what is mapped at an address without an event. So the segment is attached elsewhere, and moved there.
+/// `SHM_REMAP` takes away what is mapped at an address without an event. So the segment is attached elsewhere, and moved there. Where that is
+/// the place itself in part, a hole, what is mapped there goes first.
 ///
 /// # Safety
 /// As `shmat(2)`.
@@ -72,9 +73,21 @@ pub unsafe extern "C" fn shmat(segment: c_int, address: *const c_void, flags: c_
         attach(address as usize, flags)
     } else {
         attach(0, flags & !(SHM_REMAP | SHM_RND)).and_then(|at| {
-            size(segment).and_then(|bytes| moved(at, bytes, wanted)).inspect_err(|_| {
-                let _ = sys::plain(nr::__NR_shmdt, [at, 0, 0]);
-            })
+            let detach = || sys::plain(nr::__NR_shmdt, [at, 0, 0]);
+            let undone = |errno| {
+                let _ = detach();
+                errno
+            };
+            let bytes = size(segment).map_err(undone)?;
+            if at == wanted {
+                Ok(at)
+            } else if at < wanted.saturating_add(bytes) && wanted < at.saturating_add(bytes) {
+                detach()?;
+                sys::map_over(wanted, bytes)?;
+                attach(address as usize, flags)
+            } else {
+                moved(at, bytes, wanted).map_err(undone)
+            }
         })
     };
     attached.unwrap_or_else(|errno| {

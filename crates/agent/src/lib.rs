@@ -9,8 +9,8 @@
 //! is left half done in it.
 //!
 //! The thread is not one of libc's: it has a stack of a few pages, blocks every signal, has its own table of open files
-//! (so a program that closes all of its descriptors does not meet ours, and does not see them in `/proc/self/fd`), is nobody
-//! where the program began as somebody with rights (`rights.rs`), and calls the kernel and nothing else. It can never allocate, take a lock of the program's, or touch memory that the
+//! (so a program that closes all of its descriptors does not meet ours, and does not see them in `/proc/self/fd`), is another
+//! user where the program began as one with rights (`rights.rs`), and calls the kernel and nothing else. It can never allocate, take a lock of the program's, or touch memory that the
 //! supervisor may have moved out.
 //!
 //! When the supervisor dies, pages that are out are gone. The thread keeps the userfaultfd open, so that a touch of such a

@@ -79,17 +79,18 @@ extern "C" fn after_fork() {
         return;
     }
     // SAFETY: the place is in a private page that a fork copies; it is written only before it gets current.
-    let (supervisor, probe) = unsafe {
+    let (supervisor, probe, has_rights) = unsafe {
         let place = &*(parent as *const Place);
-        (place.supervisor, place.probe)
+        (place.supervisor, place.probe, place.has_rights)
     };
-    let _ = start(supervisor, Some(Inherited { base: parent, probe }));
+    let _ = start(supervisor, Some(Inherited { base: parent, probe, has_rights }));
 }
 
 /// What a forked child has from its parent: the page with the parent's place, behind which the parent had the rest, and the probe.
 struct Inherited {
     base: usize,
     probe: usize,
+    has_rights: bool,
 }
 
 /// Maps what the thread needs and starts it; where it has rights, waits until it has none.
@@ -111,6 +112,8 @@ fn start(supervisor: Supervisor, inherited: Option<Inherited>) -> Result<(), u32
     sys::madvise(base, pages * PAGE_SIZE, nr::MADV_NOHUGEPAGE).or_else(ignore)?;
     // A child has agent memory of its own. The place stays: the child's side of the fork reads it.
     sys::madvise(at(1), (pages - 1) * PAGE_SIZE, nr::MADV_DONTFORK)?;
+    // A child has no more than its parent had.
+    let may_have_rights = inherited.as_ref().is_none_or(|parent| parent.has_rights);
     let probe = match inherited {
         Some(parent) => parent.probe,
         None => {
@@ -127,7 +130,7 @@ fn start(supervisor: Supervisor, inherited: Option<Inherited>) -> Result<(), u32
         staging: at(4),
         own: (base, base + pages * PAGE_SIZE),
         forked: CURRENT.load(Ordering::Relaxed) != 0,
-        has_rights: rights::are_any(),
+        has_rights: may_have_rights && rights::are_any(),
         is_starting: AtomicU32::new(1),
     };
     // SAFETY: the first page was mapped above or is the parent's copied, which nobody reads any more; it is page-aligned, larger

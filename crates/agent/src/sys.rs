@@ -73,6 +73,13 @@ pub fn map_at(address: usize, bytes: usize) -> Result<usize, u32> {
     map_with(address, bytes, nr::MAP_FIXED_NOREPLACE)
 }
 
+/// What is at an address goes, and the place is kept.
+pub fn map_over(address: usize, bytes: usize) -> Result<usize, u32> {
+    let flags = nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_NORESERVE | nr::MAP_FIXED;
+    // SAFETY: what is mapped there goes, as the caller of shmat wants it.
+    unsafe { call(nr::__NR_mmap, [address, bytes, nr::PROT_NONE as usize, flags as usize, usize::MAX, 0]) }
+}
+
 fn map_with(address: usize, bytes: usize, flags: u32) -> Result<usize, u32> {
     let prot = nr::PROT_READ | nr::PROT_WRITE;
     let flags = nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_NORESERVE | flags;

@@ -504,7 +504,9 @@ impl Server {
                 absent
             })
         });
-        let absent = absent.unwrap_or_default();
+        // A parent that has ended (daemons), or executes another program, has these no more. What it had a second ago is as good, most often.
+        let absent = absent.filter(|_| !self.memory.uffd.is_dead(self.memory.probe));
+        let absent = absent.as_ref().unwrap_or(&inner.not_inherited);
         absent.iter().map(|range| page_of(range.start)..page_of(range.end)).collect()
     }
 

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fd::OwnedFd;
@@ -17,7 +17,7 @@ use rustix::fd::OwnedFd;
 use crate::around::Around;
 use crate::batch::Batch;
 use crate::link::Hands;
-use crate::proc::Proc;
+use crate::proc::{Mapping, Proc};
 use crate::stream::Streams;
 use crate::table::{Page, Table};
 use crate::uffd::Uffd;
@@ -68,8 +68,11 @@ pub(crate) struct Inner {
     pub(crate) events_wait: bool,
     /// Pages found present before this are not taken for resident: one of them may be about to be dropped.
     pub(crate) blind_until: Option<Instant>,
-    /// Pages that stay: the kernel needs them when a thread ends.
+    /// Pages that stay: the kernel needs them itself.
     pub(crate) kept: HashSet<Page>,
+    /// What children did not inherit when that was last looked at, when, and how long it took.
+    pub(crate) not_inherited: Vec<Mapping>,
+    pub(crate) looked_at: Option<(Instant, Duration)>,
     /// Everything is being brought back, or a batch was lost: nothing may leave any more.
     pub(crate) draining: bool,
 }

@@ -60,6 +60,8 @@ pub struct Proc {
     is_cleared: AtomicBool,
     /// The same as `statm`, by another thread than the first, which may end before the others.
     other_statm: OnceLock<File>,
+    /// Of [`Proc::is_only_agent`], the last time.
+    was_only_agent: AtomicBool,
 }
 
 /// `arg_start` and `exit_code`: which fields of `/proc/PID/stat` they are (proc(5)).
@@ -103,6 +105,7 @@ impl Proc {
             mem: open("mem")?,
             is_cleared: AtomicBool::new(false),
             other_statm: OnceLock::new(),
+            was_only_agent: AtomicBool::new(false),
         })
     }
 
@@ -139,8 +142,14 @@ impl Proc {
         self.other_statm.get()
     }
 
-    /// Whether all of its own threads have ended, one by one (`exit`, and not `exit_group`), and the agent's keeps it from being over.
+    /// Whether all of its own threads have ended, one by one (`exit`, and not `exit_group`), and the agent's keeps it from being over. Asked
+    /// twice: a list of threads may miss some while others end.
     pub fn is_only_agent(&self) -> bool {
+        let is_only_agent = self.seems_only_agent();
+        self.was_only_agent.swap(is_only_agent, Relaxed) && is_only_agent
+    }
+
+    fn seems_only_agent(&self) -> bool {
         /// The first one, which stays as a zombie until the others have ended, and the agent.
         const LEFT: usize = 2;
         let of = |name: &str| format!("/proc/{}/{name}", self.pid);
@@ -149,6 +158,7 @@ impl Proc {
             && std::fs::read_dir(of("task")).is_ok_and(|threads| threads.count() == LEFT)
             // The first one is over, and has no memory.
             && std::fs::read_to_string(of("statm")).is_ok_and(|text| text.starts_with("0 "))
+            && agents(self.pid).is_some()
     }
 
     /// Where the program's arguments and its environment are.
@@ -157,7 +167,8 @@ impl Proc {
         Some([start..end, environment..environment_end].map(|it| it.start..it.end.max(it.start)))
     }
 
-    /// What the first thread ended with, as it told the kernel.
+    /// What the first thread ended with, as it told the kernel. Of the others nothing is left; without an agent it would be what the last one ended
+    /// with (since Linux 5.17), which most often is the first.
     pub fn first_status(&self) -> Option<u32> {
         let [status] = self.stat(STATUS)?;
         // As wait(2) has it.
@@ -326,6 +337,8 @@ impl Proc {
         mut each: impl FnMut(u64, u64),
     ) -> io::Result<()> {
         const REGIONS: usize = 256;
+        /// Found in one call, during which nobody may change the mappings.
+        const MOST_PAGES: u64 = 1 << 14;
         let mut regions = [nr::page_region { start: 0, end: 0, categories: 0 }; REGIONS];
         let mut from = start;
         while from < end {
@@ -337,7 +350,7 @@ impl Proc {
                 walk_end: 0,
                 vec: regions.as_mut_ptr() as u64,
                 vec_len: REGIONS as u64,
-                max_pages: 0,
+                max_pages: MOST_PAGES,
                 category_inverted: u64::from(without),
                 category_mask: u64::from(without),
                 category_anyof_mask: u64::from(with),

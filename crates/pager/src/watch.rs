@@ -30,6 +30,8 @@ const GROWTH: u64 = 8 << 20;
 /// for: its program is not managed, and goes on.
 const SILENCE: Duration = Duration::from_secs(1);
 const MOST_SILENT: usize = 256;
+/// Connections that are taken in a look: there may be somebody who makes no end of them.
+const MOST_NEW: usize = 1024;
 
 /// Until the next look, where there is so much room in bytes before it matters.
 fn pause(room: u64) -> Duration {
@@ -72,19 +74,17 @@ impl Shared {
     /// Takes new connections. `silent`: those that have not said who they are, in the order in which they came.
     fn accept(&self, silent: &mut VecDeque<(OwnedFd, Instant)>) {
         let flags = rustix::net::SocketFlags::CLOEXEC;
-        while let Ok(socket) = rustix::net::accept_with(&self.listener, flags) {
-            silent.push_back((socket, Instant::now()));
-        }
-        // Of so many, the first are not agents of ours: those say it at once.
-        let surplus = silent.len().saturating_sub(MOST_SILENT);
-        silent.drain(..surplus);
-        for (socket, since) in std::mem::take(silent) {
+        let known = std::mem::take(silent).into_iter();
+        let new = std::iter::from_fn(|| rustix::net::accept_with(&self.listener, flags).ok());
+        for (socket, since) in known.chain(new.take(MOST_NEW).map(|socket| (socket, Instant::now()))) {
             match link::greet(self, socket) {
                 Ok(process) => self.processes.lock().push(Arc::new(process)),
                 Err(Silent::SoFar(socket)) if since.elapsed() < SILENCE => silent.push_back((socket, since)),
                 Err(_) => {}
             }
         }
+        // Of so many, the first are not agents of ours: those say it at once.
+        silent.drain(..silent.len().saturating_sub(MOST_SILENT));
     }
 
     /// Asks the kernel how much memory everything takes.

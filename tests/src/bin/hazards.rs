@@ -1102,12 +1102,12 @@ fn nobody() {
             let has = |line: &str| status.lines().any(|it| it.split_whitespace().eq(line.split_whitespace()));
             if has("Name: uzswap-agent") {
                 agents += 1;
-                let rights = ["Uid: 65534 65534 65534 65534", "Gid: 65534 65534 65534 65534", "Groups:"];
+                let own = 0x9000_0000 + u64::from(std::process::id());
+                let [user, group] = ["Uid", "Gid"].map(|name| format!("{name}: {own} {own} {own} {own}"));
+                let rights = [user.as_str(), &group, "Groups:"];
                 assert!(rights.into_iter().all(has), "{status}");
                 let sets = ["CapInh", "CapPrm", "CapEff", "CapAmb"];
                 assert!(sets.iter().all(|set| has(&format!("{set}: 0000000000000000"))), "{status}");
-            } else {
-                assert!(has("Uid: 0 0 0 0"), "{status}");
             }
         }
         assert_eq!(agents, 1);
@@ -1126,6 +1126,23 @@ fn nobody() {
         if child == 0 {
             look(dumpable);
             memory.check_all(7);
+            // For a while another user, as which a child begins.
+            // SAFETY: this process's rights.
+            ok(unsafe { libc::seteuid(12345) }, "seteuid");
+            // SAFETY: as in `forks`.
+            let child = unsafe { libc::fork() };
+            assert!(child >= 0);
+            if child == 0 {
+                // SAFETY: this process's rights; its threads are readable again.
+                unsafe {
+                    ok(libc::seteuid(0), "seteuid");
+                    ok(libc::prctl(libc::PR_SET_DUMPABLE, 1), "PR_SET_DUMPABLE");
+                }
+                look(1);
+                // SAFETY: the end of the child.
+                unsafe { libc::_exit(0) };
+            }
+            assert_eq!(wait_for(child), 0, "the child's child");
             // SAFETY: the end of the child.
             unsafe { libc::_exit(0) };
         }
@@ -1177,6 +1194,50 @@ fn holes() {
     }
 }
 
+/// A child finds memory empty though its parent ends at once, as that of a daemon does.
+fn orphaned() {
+    let wiped = Memory::new(8);
+    // SAFETY: memory of ours.
+    ok(unsafe { libc::madvise(wiped.address(0), 8 << 20, libc::MADV_WIPEONFORK) }, "madvise");
+    let ballast = Ballast::new();
+    for round in 0..4 {
+        let mut ends = [0; 2];
+        // SAFETY: two descriptors.
+        ok(unsafe { libc::pipe(ends.as_mut_ptr()) }, "pipe");
+        // SAFETY: as in `forks`.
+        let parent = unsafe { libc::fork() };
+        assert!(parent >= 0);
+        if parent == 0 {
+            wiped.fill_all(round + 7);
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(1500) {
+                ballast.sweep();
+            }
+            // SAFETY: as in `forks`; the parent's end.
+            unsafe {
+                if libc::fork() != 0 {
+                    libc::_exit(0);
+                }
+            }
+            (0..wiped.pages).for_each(|page| wiped.check_zero(page));
+            // SAFETY: a byte; the end of the child.
+            unsafe {
+                libc::write(ends[1], b"0".as_ptr().cast(), 1);
+                libc::_exit(0);
+            }
+        }
+        // SAFETY: a descriptor of ours.
+        ok(unsafe { libc::close(ends[1]) }, "close");
+        assert_eq!(wait_for(parent), 0, "the parent");
+        let mut byte = 0u8;
+        // SAFETY: a byte.
+        let read = unsafe { libc::read(ends[0], (&raw mut byte).cast(), 1) };
+        assert_eq!((read, byte), (1, b'0'), "the child");
+        // SAFETY: a descriptor of ours.
+        ok(unsafe { libc::close(ends[0]) }, "close");
+    }
+}
+
 /// Shared segments take the place of memory that is out, and go again.
 fn attached() {
     let memory = Memory::new(32);
@@ -1204,6 +1265,17 @@ fn attached() {
             } else {
                 assert_eq!(libc::mmap(at, bytes, READ_WRITE, PRIVATE | libc::MAP_FIXED, -1, 0), at, "mmap");
             }
+            // Into a hole, which is where the kernel puts things.
+            let hole = map(bytes / PAGE, READ_WRITE, PRIVATE).as_ptr().cast::<libc::c_void>();
+            ok(libc::munmap(hole.byte_add(PAGE), bytes - PAGE), "munmap");
+            let other = libc::shmget(libc::IPC_PRIVATE, bytes - PAGE, libc::IPC_CREAT | 0o600);
+            assert!(other >= 0, "shmget: {}", std::io::Error::last_os_error());
+            for start in [hole.byte_add(PAGE), hole] {
+                let at = libc::shmat(other, start, libc::SHM_REMAP);
+                assert_eq!(at, start, "shmat: {}", std::io::Error::last_os_error());
+                ok(libc::shmdt(at), "shmdt");
+            }
+            ok(libc::shmctl(other, libc::IPC_RMID, std::ptr::null_mut()), "IPC_RMID");
             let again = libc::shmat(segment, there, libc::SHM_REMAP);
             let why = std::io::Error::last_os_error().raw_os_error();
             assert_eq!((again.addr(), why), (usize::MAX, Some(libc::EINVAL)), "a segment that is no more");
@@ -1286,7 +1358,7 @@ fn over() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 36] = [
+    let cases: [(&str, fn()); 37] = [
         ("churn", churn),
         ("runs", runs),
         ("blocks", blocks),
@@ -1314,6 +1386,7 @@ fn main() {
         ("guarded", guarded),
         ("nobody", nobody),
         ("holes", holes),
+        ("orphaned", orphaned),
         ("attached", attached),
         ("code", code),
         ("reserved", reserved),
