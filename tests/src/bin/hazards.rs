@@ -1091,7 +1091,7 @@ fn guarded() {
 }
 
 /// The agent's thread has no rights, in a child as little, and nobody notices by what may be done with the process.
-fn nobody() {
+fn rights() {
     let memory = Memory::new(32);
     let ballast = Ballast::new();
     let look = |dumpable: libc::c_int| {
@@ -1104,8 +1104,8 @@ fn nobody() {
                 agents += 1;
                 let own = 0x9000_0000 + u64::from(std::process::id());
                 let [user, group] = ["Uid", "Gid"].map(|name| format!("{name}: {own} {own} {own} {own}"));
-                let rights = [user.as_str(), &group, "Groups:"];
-                assert!(rights.into_iter().all(has), "{status}");
+                let given_up = [user.as_str(), &group, "Groups:"];
+                assert!(given_up.into_iter().all(has), "{status}");
                 let sets = ["CapInh", "CapPrm", "CapEff", "CapAmb"];
                 assert!(sets.iter().all(|set| has(&format!("{set}: 0000000000000000"))), "{status}");
             }
@@ -1384,7 +1384,7 @@ fn main() {
         ("sandboxed", sandboxed),
         ("joined", joined),
         ("guarded", guarded),
-        ("nobody", nobody),
+        ("rights", rights),
         ("holes", holes),
         ("orphaned", orphaned),
         ("attached", attached),
