@@ -427,7 +427,7 @@ impl Server {
                 // The parent runs on already: the sooner it is asked, the less it can have changed.
                 let absent = self.not_inherited(inner);
                 self.settle(inner);
-                self.fork(inner, child, &absent);
+                self.fork(inner, child, absent);
             }
             Message::Remap { from, to, len } => {
                 self.settle(inner);
@@ -487,9 +487,10 @@ impl Server {
         inner.add_region(to, to + len);
     }
 
-    /// What a child that was forked just now has no content of, if anything is out that it could be given. The event does not tell, and
-    /// for the child nobody knows a number yet; the parent has the same mappings, but for what its other threads change at this moment.
-    fn not_inherited(&self, inner: &Inner) -> Vec<Range<Page>> {
+    /// What a child that was forked just now finds empty, and what it may not have at all, if anything is out that it could be given. The event
+    /// does not tell, and for the child nobody knows a number yet; the parent has the same mappings, but for what its other
+    /// threads change at this moment.
+    fn not_inherited(&self, inner: &Inner) -> [Vec<Range<Page>>; 2] {
         const TRIES: usize = 100;
         let mut is_any_out = false;
         inner.table.for_each(|_, state| is_any_out |= matches!(state, State::Slot(_) | State::Busy(_)));
@@ -506,22 +507,28 @@ impl Server {
         });
         // A parent that has ended (daemons), or executes another program, has these no more. What it had a second ago is as good, most often.
         let absent = absent.filter(|_| !self.memory.uffd.is_dead(self.memory.probe));
-        let absent = absent.as_ref().unwrap_or(&inner.not_inherited);
-        absent.iter().map(|range| page_of(range.start)..page_of(range.end)).collect()
+        let absent = absent.unwrap_or_else(|| [inner.wiped.clone(), Vec::new()]);
+        absent.map(|ranges| ranges.iter().map(|range| page_of(range.start)..page_of(range.end)).collect())
     }
 
     /// The child has the same pages out; it is served from the same slots.
-    fn fork(&self, inner: &mut Inner, child: OwnedFd, absent: &[Range<Page>]) {
+    fn fork(&self, inner: &mut Inner, child: OwnedFd, [wiped, left_out]: [Vec<Range<Page>>; 2]) {
         self.shared.counters.forks.add(1);
         self.memory.has_forked.store(true, Relaxed);
         // What is registered in the child, it is asked when it is looked through. These books may be ahead of the fork, and
         // of other threads' changes behind it.
         let mut copy = Inner::default();
         let mut lost = Vec::new();
-        let is_absent = |page: Page| absent.iter().any(|range| range.contains(&page));
+        let child = Uffd::from(child);
+        let is_in = |ranges: &[Range<Page>], page: Page| ranges.iter().any(|range| range.contains(&page));
+        // Whether the mark was there before the fork, the child knows: it has the page or not.
+        let is_absent = |page: Page| {
+            is_in(&wiped, page)
+                || is_in(&left_out, page) && child.is_registered(address_of(page)) == Some(false)
+        };
         let mut books = self.shared.books.lock();
         inner.table.for_each(|page, state| match state {
-            // There the child has zeros.
+            // There the child has zeros, or nothing.
             _ if is_absent(page) => {}
             State::Slot(slot) => {
                 books.slots.share(slot);
@@ -532,7 +539,6 @@ impl Server {
             _ => {}
         });
         drop(books);
-        let child = Uffd::from(child);
         let is_poisoned = |&page: &Page| match child.poison(address_of(page)) {
             Ok(()) => true,
             // Nothing is missing there.

@@ -24,7 +24,7 @@ use crate::table::{Page, page_of};
 const NUMBER_BEFORE: u64 = 16;
 /// The largest part of the cap that stays for this.
 const MOST: u64 = 16;
-/// How long what children do not inherit is taken for true, at least, and of the time that looking may take the part: the kernel walks all of
+/// How long what children find empty is taken for true, at least, and of the time that looking may take the part: the kernel walks all of
 /// a memory for it.
 const LOOK_ANEW: Duration = Duration::from_secs(1);
 const LOOKS_SHARE: u32 = 100;
@@ -50,21 +50,21 @@ impl Shared {
             let fits = room.checked_sub(kept.len() as u64);
             memory.inner.lock().kept = fits.map(|_| kept).unwrap_or_default();
             room = fits.unwrap_or(room);
-            remember_not_inherited(&memory, proc);
+            remember_wiped(&memory, proc);
         }
     }
 }
 
 /// For the case that the parent is not there to be asked any more when its fork is heard of.
-fn remember_not_inherited(memory: &Memory, proc: &Proc) {
+fn remember_wiped(memory: &Memory, proc: &Proc) {
     let begun = Instant::now();
     let is_soon = |(at, took): (Instant, Duration)| begun - at < LOOK_ANEW.max(took * LOOKS_SHARE);
     if memory.inner.lock().looked_at.is_some_and(is_soon) {
         return;
     }
-    let Ok(not_inherited) = proc.not_inherited() else { return };
+    let Ok([wiped, _]) = proc.not_inherited() else { return };
     let mut inner = memory.inner.lock();
-    inner.not_inherited = not_inherited;
+    inner.wiped = wiped;
     inner.looked_at = Some((begun, begun.elapsed()));
 }
 

@@ -70,8 +70,8 @@ pub(crate) struct Inner {
     pub(crate) blind_until: Option<Instant>,
     /// Pages that stay: the kernel needs them itself.
     pub(crate) kept: HashSet<Page>,
-    /// What children did not inherit when that was last looked at, when, and how long it took.
-    pub(crate) not_inherited: Vec<Mapping>,
+    /// What children found empty when that was last looked at, when, and how long it took.
+    pub(crate) wiped: Vec<Mapping>,
     pub(crate) looked_at: Option<(Instant, Duration)>,
     /// Everything is being brought back, or a batch was lost: nothing may leave any more.
     pub(crate) draining: bool,

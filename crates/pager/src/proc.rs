@@ -283,22 +283,22 @@ impl Proc {
         if locked.is_none_or(|text| text.trim() == "0 kB") {
             return Vec::new();
         }
-        self.flagged(&["lo"]).unwrap_or_default()
+        self.flagged(["lo"]).map(|[locked]| locked).unwrap_or_default()
     }
 
-    /// Ranges of which a forked child has no content, whatever is in them here: it finds them empty (`MADV_WIPEONFORK`), or does not have
-    /// them (`MADV_DONTFORK`), and may have others grow into their place.
+    /// Ranges that a forked child finds empty, whatever is in them here (`MADV_WIPEONFORK`), and those that it does not have
+    /// (`MADV_DONTFORK`).
     ///
     /// # Errors
     /// The process has ended, or there is no descriptor left.
-    pub fn not_inherited(&self) -> io::Result<Vec<Mapping>> {
-        self.flagged(&["wf", "dc"])
+    pub fn not_inherited(&self) -> io::Result<[Vec<Mapping>; 2]> {
+        self.flagged(["wf", "dc"])
     }
 
-    /// Mappings with one of some flags of `smaps`, for which the kernel walks all of the memory.
-    fn flagged(&self, wanted: &[&str]) -> io::Result<Vec<Mapping>> {
+    /// Mappings with each of some flags of `smaps`, for which the kernel walks all of the memory.
+    fn flagged<const N: usize>(&self, wanted: [&str; N]) -> io::Result<[Vec<Mapping>; N]> {
         let text = self.text("smaps")?;
-        let mut flagged = Vec::new();
+        let mut flagged = wanted.map(|_| Vec::new());
         let mut current = None;
         for line in text.lines() {
             if let Some((start, rest)) = line.split_once('-')
@@ -306,10 +306,12 @@ impl Proc {
                 && let Some(Ok(end)) = rest.split(' ').next().map(|end| u64::from_str_radix(end, 16))
             {
                 current = Some(Mapping { start, end });
-            } else if let Some(flags) = line.strip_prefix("VmFlags:")
-                && flags.split_ascii_whitespace().any(|flag| wanted.contains(&flag))
-            {
-                flagged.extend(current);
+            } else if let Some(flags) = line.strip_prefix("VmFlags:") {
+                for (wanted, flagged) in wanted.iter().zip(&mut flagged) {
+                    if flags.split_ascii_whitespace().any(|flag| flag == *wanted) {
+                        flagged.extend(current);
+                    }
+                }
             }
         }
         Ok(flagged)
