@@ -22,7 +22,8 @@ const ORDER_LIMIT: Duration = Duration::from_millis(25);
 /// How long a process may take to make its userfaultfd, once it was asked.
 const WELCOME_LIMIT: Duration = Duration::from_millis(50);
 
-/// How long somebody waits here for a memory that is being served: that takes as long as a batch is moved, or a fork is short of what others have.
+/// How long somebody waits here for a memory that is being served: that takes as long as a batch is moved; longer where a fork is
+/// short of a descriptor, which those who wait here may be about to give back.
 const BUSY_LIMIT: Duration = Duration::from_millis(5);
 /// Connections that may wait between two looks. Who finds no room waits before its program begins.
 const BACKLOG: i32 = 1024;
