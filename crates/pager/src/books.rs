@@ -13,6 +13,8 @@ const SPREAD: usize = 2;
 
 pub(crate) struct Books {
     pub(crate) slots: Slots,
+    /// Slots that nobody has any more, with their content still in the cache.
+    pub(crate) emptied: Vec<u32>,
     pub(crate) policy: Policy,
     memories: HashMap<u32, Arc<Memory>>,
     next: u32,
@@ -21,7 +23,14 @@ pub(crate) struct Books {
 impl Books {
     pub(crate) fn new(slots: u32, with_device: bool) -> Books {
         let slots = Slots::new(slots, if with_device { SPREAD } else { 1 });
-        Books { slots, policy: Policy::default(), memories: HashMap::new(), next: 0 }
+        Books { slots, emptied: Vec::new(), policy: Policy::default(), memories: HashMap::new(), next: 0 }
+    }
+
+    /// One user less of a slot.
+    pub(crate) fn release(&mut self, slot: u32) {
+        if self.slots.release(slot) {
+            self.emptied.push(slot);
+        }
     }
 
     /// A number that no memory has. `None`: there are too many.

@@ -105,6 +105,7 @@ impl Evictor {
         let shared = self.shared.clone();
         let mut has_begun = false;
         while !shared.stopping.load(Relaxed) {
+            shared.drop_emptied();
             if !shared.budget.wait_for_work(Duration::from_millis(100)) {
                 self.buffers = Vec::new();
                 continue;
@@ -191,6 +192,7 @@ impl Evictor {
 
     /// Moves one batch out. Returns how many pages that gained.
     fn batch(&mut self) -> usize {
+        self.shared.drop_emptied();
         // Queues can be full of candidates that are none any more; as many batches of those as there can be are passed over.
         let rounds = self.shared.books.lock().policy.len() / BATCH + 2;
         for _ in 0..rounds {

@@ -29,6 +29,9 @@ const FIRST_TOUCH: usize = 16;
 const ROOM_LIMIT: Duration = Duration::from_millis(20);
 /// How long nobody waits for room after that was in vain: what is left may be locked, and then no room comes.
 const IN_VAIN: Duration = Duration::from_millis(2);
+/// Slots that may wait for somebody to drop what is in them. The evictor does that as a rule, since whoever waits for a page waits for what
+/// is done after it, too: a microsecond a page.
+const MOST_EMPTIED: usize = agent::protocol::BATCH;
 /// Between two looks whether a memory has ended that cannot tell.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// How long a message that cannot be taken is left.
@@ -600,12 +603,13 @@ impl Shared {
             self.pool_size.came_back(age);
             let stamp = books.policy.admit(memory.number, page, Some(age));
             inner.table.set(page, State::Resident(stamp));
-            if books.slots.release(slot) {
-                self.cache.invalidate_page(self.entry(slot));
-                books.slots.free(slot);
-            }
+            books.release(slot);
         }
+        let leave_it = books.emptied.len() < MOST_EMPTIED;
         drop(books);
+        if !leave_it {
+            self.drop_emptied();
+        }
         inner.resident += pages.len();
         inner.around.came(pages.len());
         self.counters.restored_pages.add(pages.len());
@@ -618,12 +622,20 @@ impl Shared {
             return;
         }
         let mut books = self.books.lock();
-        for &slot in slots {
-            if books.slots.release(slot) {
-                self.cache.invalidate_page(self.entry(slot));
-                books.slots.free(slot);
-            }
+        slots.iter().for_each(|&slot| books.release(slot));
+        drop(books);
+        self.drop_emptied();
+    }
+
+    /// Drops what is in slots that nobody has any more; they are free then.
+    pub(crate) fn drop_emptied(&self) {
+        let emptied = std::mem::take(&mut self.books.lock().emptied);
+        if emptied.is_empty() {
+            return;
         }
+        emptied.iter().for_each(|&slot| self.cache.invalidate_page(self.entry(slot)));
+        let mut books = self.books.lock();
+        emptied.iter().for_each(|&slot| books.slots.free(slot));
     }
 
     pub(crate) fn release(&self, slot: u32) {
