@@ -281,8 +281,8 @@ def connect():
     stranger.connect(path)
     return stranger
 silent = [connect() for _ in range(300)]
-hello = bytes([4, 0, 0, 0]) + bytes(36)
-for packet in [b'x', b'x' * 4000, hello + bytes(32), hello + word[::-1].encode()]:
+hello = lambda word: bytes([5, 0, 0, 0]) + bytes(36) + word + bytes(8)
+for packet in [b'x', b'x' * 4000, hello(bytes(32)), hello(word[::-1].encode())]:
     stranger = connect()
     stranger.send(packet)
     print(stranger.recv(100))

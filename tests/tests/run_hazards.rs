@@ -74,6 +74,7 @@ cases! {
     a_thread_that_ends_is_joined "joined",
     memory_that_was_a_guard_is_empty "guarded",
     the_agent_has_no_rights "rights",
+    another_user_namespace "apart",
     holes_that_a_child_fills "holes",
     memory_that_an_orphan_finds_empty "orphaned",
     shared_segments_in_the_place_of_memory "attached",

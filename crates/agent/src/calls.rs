@@ -1,5 +1,5 @@
-//! Calls of the program in front of which the agent stands, because the kernel tells nobody what they do to pages that are out. Each does
-//! what it says in its manual, in a way of which the kernel does tell.
+//! Calls of the program in front of which the agent stands. Each does what it says in its manual: where the kernel tells nobody what it does to
+//! pages that are out, in a way of which it does tell; where the kernel refuses it for the agent, without that (`alone.rs`).
 //!
 //! What this can never see: what libc does by itself (guards at the ends of thread stacks, which nobody reads), and system calls that
 //! go past libc.
@@ -8,6 +8,7 @@ use core::ffi::{c_int, c_void};
 
 use linux_raw_sys::general as nr;
 
+use crate::alone::alone;
 use crate::protocol::PAGE_SIZE;
 use crate::sys;
 
@@ -41,18 +42,11 @@ fn fail(errno: u32) {
 #[cfg_attr(feature = "preload", unsafe(no_mangle))]
 pub unsafe extern "C" fn madvise(start: *mut c_void, bytes: usize, advice: c_int) -> c_int {
     let advise = |advice: u32| sys::plain(nr::__NR_madvise, [start as usize, bytes, advice as usize]);
-    match advise(advice.cast_unsigned()) {
-        Ok(_) => {
-            if advice.cast_unsigned() == nr::MADV_GUARD_INSTALL {
-                let _ = advise(nr::MADV_DONTNEED);
-            }
-            0
+    told(advise(advice.cast_unsigned()).inspect(|_| {
+        if advice.cast_unsigned() == nr::MADV_GUARD_INSTALL {
+            let _ = advise(nr::MADV_DONTNEED);
         }
-        Err(errno) => {
-            fail(errno);
-            -1
-        }
-    }
+    }))
 }
 
 /// As `shmat(2)`.
@@ -94,6 +88,35 @@ pub unsafe extern "C" fn shmat(segment: c_int, address: *const c_void, flags: c_
         fail(errno);
         usize::MAX
     }) as *mut c_void
+}
+
+/// As `unshare(2)`.
+///
+/// # Safety
+/// As `unshare(2)`.
+#[cfg_attr(feature = "preload", unsafe(no_mangle))]
+pub unsafe extern "C" fn unshare(flags: c_int) -> c_int {
+    told(alone(|| sys::plain(nr::__NR_unshare, [flags as usize, 0, 0])))
+}
+
+/// As `setns(2)`.
+///
+/// # Safety
+/// As `setns(2)`.
+#[cfg_attr(feature = "preload", unsafe(no_mangle))]
+pub unsafe extern "C" fn setns(fd: c_int, kind: c_int) -> c_int {
+    told(alone(|| sys::plain(nr::__NR_setns, [fd as usize, kind as usize, 0])))
+}
+
+/// What libc says of a call that returns 0.
+fn told(done: Result<usize, u32>) -> c_int {
+    done.map_or_else(
+        |errno| {
+            fail(errno);
+            -1
+        },
+        |_| 0,
+    )
 }
 
 /// The size of a segment, in whole pages.

@@ -9,7 +9,7 @@ use linux_raw_sys::general::{uffdio_move, uffdio_range};
 use linux_raw_sys::ioctl::UFFDIO_UNREGISTER;
 use linux_raw_sys::{net, prctl};
 
-use crate::protocol::{Action, BATCH, Command, Hello, Means, PAGE_SIZE, Ready, Reply, Welcome};
+use crate::protocol::{Action, BATCH, Command, Hello, Leave, Means, PAGE_SIZE, Ready, Reply, Welcome};
 use crate::start::Place;
 use crate::{rights, sys};
 
@@ -33,26 +33,18 @@ pub extern "C" fn run(place: usize) {
     let Ok(socket) = connect(place) else { return };
     // Where the program began may be unmounted.
     let _ = sys::plain(nr::__NR_chdir, [c"/".as_ptr() as usize, 0, 0]);
-    let hello = Hello {
-        version: crate::protocol::VERSION,
-        forked: u32::from(place.forked),
-        probe: place.probe as u64,
-        staging: place.staging as u64,
-        own_start: place.own.0 as u64,
-        own_end: place.own.1 as u64,
-        password: place.supervisor.password,
-    };
-    if sys::send(socket, bytes_of(&hello), None).is_err() {
+    if sys::send(socket, bytes_of(&hello(place)), None).is_err() {
         return;
     }
     let made = place.has_rights.then(|| {
         // That takes rights, and may be wanted; nothing comes of it before.
         let made = userfaultfd();
         rights::give_up();
+        // Elsewhere nobody waits, and this says nothing but that the thread has ended.
+        place.is_starting.store(0, Ordering::Release);
+        sys::wake(&place.is_starting);
         made
     });
-    place.is_starting.store(0, Ordering::Release);
-    sys::wake(&place.is_starting);
     let Some(uffd) = welcome(socket, made) else { return };
     let hands = Hands { socket, uffd, staging: place.staging, is_executable: Cell::new(false) };
     // From here on pages may be out, and the program cannot live without the supervisor.
@@ -60,12 +52,27 @@ pub extern "C" fn run(place: usize) {
     sys::kill_own_process();
 }
 
-fn bytes_of<T: Copy>(value: &T) -> &[u8] {
+/// What the agent of a place says first.
+pub(crate) fn hello(place: &Place) -> Hello {
+    Hello {
+        version: crate::protocol::VERSION,
+        forked: u32::from(place.forked),
+        probe: place.probe as u64,
+        staging: place.staging as u64,
+        own_start: place.own.0 as u64,
+        own_end: place.own.1 as u64,
+        password: place.supervisor.password,
+        leave: if place.is_back { Leave::Over } else { Leave::No } as u32,
+        reserved: 0,
+    }
+}
+
+pub(crate) fn bytes_of<T: Copy>(value: &T) -> &[u8] {
     // SAFETY: the packets are repr(C) structures of integers without padding, valid as bytes for their size.
     unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
-fn connect(place: &Place) -> Result<i32, u32> {
+pub(crate) fn connect(place: &Place) -> Result<i32, u32> {
     let kind = net::SOCK_SEQPACKET | nr::O_CLOEXEC;
     let socket = sys::plain(nr::__NR_socket, [net::AF_UNIX as usize, kind as usize, 0])?;
     let address = &place.supervisor.address;

@@ -19,6 +19,8 @@
 #![no_std]
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod alone;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod calls;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod hands;

@@ -18,7 +18,7 @@ pub const PAGE_SIZE: usize = 4096;
 /// The environment variable that has a word to be let in by, and names the supervisor's socket.
 pub const SOCKET_VARIABLE: &str = "UZSWAP_AGENT";
 /// The layout of these packets; both sides are built together, so a mismatch means another build's agent.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Bytes of the word by which a supervisor knows its own: `UZSWAP_AGENT=WORD:PATH`. Everybody may connect to the socket, since
 /// programs give up their rights and fork; the environment of a process is for its own user to read.
 pub const PASSWORD: usize = 32;
@@ -42,6 +42,23 @@ pub struct Hello {
     pub own_end: u64,
     /// From [`SOCKET_VARIABLE`].
     pub password: [u8; PASSWORD],
+    /// A [`Leave`].
+    pub leave: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// A process that has to be without its agent for a moment.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leave {
+    /// It has not.
+    No = 0,
+    /// It is not the agent that says hello, but the process, which wants it gone. If nothing of the process is managed, the agent is let
+    /// go, and so is told here: a [`Welcome`] with [`Action::Release`]; else the connection ends without a word.
+    Wanted = 1,
+    /// The agent is back.
+    Over = 2,
 }
 
 /// How the process gets its userfaultfd; a descriptor comes with the first two.
@@ -87,7 +104,8 @@ pub enum Action {
     Move = 1,
     /// Make the runs private: pages shared with a forked process cannot be moved.
     Unshare = 2,
-    /// The supervisor ends and everything is back in memory, or the program has ended but for this thread: let go.
+    /// The supervisor ends and everything is back in memory, or the program has ended but for this thread, or wants it gone
+    /// ([`Leave`]): let go.
     Release = 4,
     /// Give the pages in the staging area back to the system, and its registration up.
     Empty = 5,

@@ -33,9 +33,11 @@ pub(crate) struct Place {
     /// Begin and end of the agent's own memory.
     pub(crate) own: (usize, usize),
     pub(crate) forked: bool,
+    /// There was a thread before.
+    pub(crate) is_back: bool,
     /// The thread has rights to give up.
     pub(crate) has_rights: bool,
-    /// Not 0 until it has done that, or ended.
+    /// Not 0 until it has done that, or ended; where it has none, until it has ended.
     pub(crate) is_starting: AtomicU32,
 }
 
@@ -130,6 +132,7 @@ fn start(supervisor: Supervisor, inherited: Option<Inherited>) -> Result<(), u32
         staging: at(4),
         own: (base, base + pages * PAGE_SIZE),
         forked: CURRENT.load(Ordering::Relaxed) != 0,
+        is_back: false,
         has_rights: may_have_rights && rights::are_any(),
         is_starting: AtomicU32::new(1),
     };
@@ -140,12 +143,41 @@ fn start(supervisor: Supervisor, inherited: Option<Inherited>) -> Result<(), u32
         &*place
     };
     CURRENT.store(base, Ordering::Relaxed);
-    // SAFETY: the stack was mapped above for this thread alone; the thread calls the kernel only.
-    unsafe { sys::start_thread(at(3), hands::run, base, &place.is_starting) }?;
+    begin(place)
+}
+
+/// Starts the thread of a place, and waits until it has given up its rights.
+fn begin(place: &'static Place) -> Result<(), u32> {
+    let base = core::ptr::from_ref(place) as usize;
+    let stack_end = base + (1 + GUARD_PAGES + STACK_PAGES) * PAGE_SIZE;
+    // SAFETY: the stack was mapped behind the place for this thread alone, which is the only one there is; the thread calls the kernel only.
+    unsafe { sys::start_thread(stack_end, hands::run, base, &place.is_starting) }?;
     while place.has_rights && place.is_starting.load(Ordering::Acquire) != 0 {
         sys::wait_while(&place.is_starting, 1);
     }
     Ok(())
+}
+
+/// Where everything of this process's agent is.
+pub(crate) fn current() -> Option<&'static Place> {
+    let base = CURRENT.load(Ordering::Relaxed);
+    // SAFETY: a place that is current is initialised, and stays mapped; it is written only where nobody uses it (begin_again).
+    (base != 0).then(|| unsafe { &*(base as *const Place) })
+}
+
+/// Starts the thread of a place once more, after it has ended.
+pub(crate) fn begin_again() -> Result<(), u32> {
+    let base = CURRENT.load(Ordering::Relaxed) as *mut Place;
+    if base.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the place that is current, as in start(); its thread has ended, and no other uses it.
+    let place = unsafe {
+        let (has_rights, is_starting) = (rights::are_any(), AtomicU32::new(1));
+        base.write(Place { has_rights, is_back: true, is_starting, ..base.read() });
+        &*base
+    };
+    begin(place)
 }
 
 fn ignore(_: u32) -> Result<usize, u32> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use agent::protocol::{self, Action, Command, Hello, Means, Ready, Reply, Welcome};
+use agent::protocol::{self, Action, Command, Hello, Leave, Means, Ready, Reply, Welcome};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zswap::PAGE_SIZE;
@@ -214,6 +214,20 @@ impl Process {
         }
     }
 
+    /// Tells the agent to end, if nothing was begun with it. Whether that is so.
+    fn let_agent_go(&self) -> bool {
+        let mut state = self.state.lock();
+        let Stage::Known(hands) = &*state else { return false };
+        let release = Welcome { means: Action::Release as u32, ..Welcome::default() };
+        let Ok(socket) = hands.socket.try_clone() else { return false };
+        let is_told = send(socket.as_fd(), bytes_of(&release), None).is_ok();
+        if is_told {
+            // Whoever has it from the list is to ask nothing of it any more.
+            *state = Stage::Refused(socket);
+        }
+        is_told
+    }
+
     /// We end, and nothing of it is out. An agent that may have a userfaultfd and is not waited for would take that for a death, and
     /// its process with it: it finds this when it comes to look.
     pub(crate) fn bid_farewell(&self) {
@@ -265,8 +279,19 @@ pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> Result<Process, Silent>
         return Err(Silent::ForGood);
     }
     let pid = peer(&socket).map_err(|_| Silent::ForGood)?;
+    if hello.leave == Leave::Wanted as u32 {
+        let processes = shared.processes.lock().clone();
+        let left = processes.iter().find(|process| process.pid == pid && process.let_agent_go());
+        if let Some(left) = left {
+            // When its agent is back it is another, and is not to be counted twice.
+            shared.processes.lock().retain(|process| !Arc::ptr_eq(process, left));
+            let release = Welcome { means: Action::Release as u32, ..Welcome::default() };
+            let _ = send(socket.as_fd(), bytes_of(&release), None);
+        }
+        return Err(Silent::ForGood);
+    }
     let proc = Proc::open(pid).map_err(|_| Silent::ForGood)?;
-    shared.counters.processes.add(1);
+    shared.counters.processes.add(usize::from(hello.leave == Leave::No as u32));
     let hands = Hands { socket, hello, ordered: 0, answered: 0, is_late: false };
     Ok(Process { proc: Arc::new(proc), pid, state: Mutex::new(Stage::Known(hands)), share: Mutex::new(None) })
 }

@@ -1061,6 +1061,64 @@ fn plain() {
 const MADV_GUARD_INSTALL: libc::c_int = 102;
 const MADV_GUARD_REMOVE: libc::c_int = 103;
 
+/// The kernel takes a process of one thread only into another user namespace, and the agent is one more.
+fn apart() {
+    let namespace = || std::fs::read_link("/proc/self/ns/user").expect("a namespace");
+    // SAFETY: a call without pointers; what it changes is meant to change.
+    let unshare = || match unsafe { libc::unshare(libc::CLONE_NEWUSER) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error().raw_os_error()),
+    };
+    let before = namespace();
+    let (mut ours, mut theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    // SAFETY: there is one thread; the child calls what is said here and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop(ours);
+        let told = match unshare() {
+            Ok(()) => u8::from(namespace() == before),
+            Err(Some(libc::EPERM | libc::ENOSPC)) => 2,
+            Err(_) => 3,
+        };
+        theirs.write_all(&[told]).expect("it is told");
+        // Until the parent has followed.
+        let _ = theirs.read(&mut [0]);
+        std::process::exit(0);
+    }
+    drop(theirs);
+    let mut told = [9];
+    ours.read_exact(&mut told).expect("the child tells");
+    if told == [2] {
+        println!("SKIP apart: no user namespaces may be made here (/proc/sys/user/max_user_namespaces)");
+    } else {
+        assert_eq!(told, [0], "0: the child is elsewhere, 1: where it was, 3: refused");
+        let theirs = std::fs::File::open(format!("/proc/{child}/ns/user")).expect("the child's namespace");
+        // As long as there is another thread of our own, it is refused.
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let _ = stopped.recv();
+        });
+        assert_eq!(unshare(), Err(Some(libc::EINVAL)));
+        drop(stop);
+        thread.join().expect("it ends");
+        // SAFETY: a descriptor that is open.
+        ok(unsafe { libc::setns(theirs.as_raw_fd(), libc::CLONE_NEWUSER) }, "setns");
+        assert_ne!(namespace(), before);
+    }
+    drop(ours);
+    wait_for(child);
+    let memory = Memory::new(32);
+    let ballast = Ballast::new();
+    for round in 1..4 {
+        memory.fill_all(round);
+        ballast.sweep();
+        // Pages are out: the agent stays, and with it the refusal.
+        let in_vain = unshare();
+        assert!(in_vain == Err(Some(libc::EINVAL)) || told == [2], "{in_vain:?}");
+        memory.check_all(round);
+    }
+}
+
 /// What lay where pages were made to be guards is gone when they are none any more.
 fn guarded() {
     let memory = Memory::new(32);
@@ -1358,7 +1416,7 @@ fn over() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 37] = [
+    let cases: [(&str, fn()); 38] = [
         ("churn", churn),
         ("runs", runs),
         ("blocks", blocks),
@@ -1385,6 +1443,7 @@ fn main() {
         ("joined", joined),
         ("guarded", guarded),
         ("rights", rights),
+        ("apart", apart),
         ("holes", holes),
         ("orphaned", orphaned),
         ("attached", attached),
