@@ -7,16 +7,15 @@
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use linux_raw_sys::errno::EINVAL;
+use linux_raw_sys::errno::{EINTR, EINVAL};
 use linux_raw_sys::general as nr;
 
 use crate::protocol::{Action, Hello, Leave, Welcome};
 use crate::start::{self, Place};
 use crate::{hands, sys};
 
-/// How often the supervisor is asked, which may not know the agent yet, and milliseconds until it has to answer.
+/// How often the supervisor is asked, which may not know the agent yet.
 const QUESTIONS: usize = 5;
-const ANSWER_LIMIT: usize = 1000;
 /// How often the call is tried: the kernel takes a thread off its lists a little after it has said that it ended.
 const TRIES: usize = 1000;
 
@@ -65,11 +64,14 @@ fn is_granted(place: &Place) -> bool {
     let Ok(socket) = hands::connect(place) else { return false };
     let hello = Hello { leave: Leave::Wanted as u32, ..hands::hello(place) };
     let mut packet = MaybeUninit::<Welcome>::zeroed();
-    let is_granted = sys::send(socket, hands::bytes_of(&hello), None).is_ok()
-        && sys::wait_for_input(socket, ANSWER_LIMIT)
-        && sys::read(socket, &mut packet) == Ok(size_of::<Welcome>())
-        // SAFETY: zeroed above and written by the kernel since; any integers are a valid packet.
-        && unsafe { packet.assume_init() }.means == Action::Release as u32;
+    let mut answer = sys::send(socket, hands::bytes_of(&hello), None).and(Err(EINTR));
+    // However long it takes: who does not wait for the answer does not know whether there is an agent.
+    while answer == Err(EINTR) {
+        answer = sys::read(socket, &mut packet);
+    }
+    // SAFETY: zeroed above and written by the kernel since; any integers are a valid packet.
+    let means = unsafe { packet.assume_init() }.means;
+    let is_granted = answer == Ok(size_of::<Welcome>()) && means == Action::Release as u32;
     let _ = sys::plain(nr::__NR_close, [socket as usize, 0, 0]);
     is_granted
 }

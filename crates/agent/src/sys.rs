@@ -162,15 +162,6 @@ pub unsafe fn start_thread(
     if result < 0 { Err(result.unsigned_abs() as u32) } else { Ok(()) }
 }
 
-/// Whether there is something to read within so many milliseconds, if only the end.
-pub fn wait_for_input(fd: i32, milliseconds: usize) -> bool {
-    let mut waits = nr::pollfd { fd, events: nr::POLLIN as i16, revents: 0 };
-    let args = [core::ptr::from_mut(&mut waits) as usize, 1, milliseconds, 0, 0, 0];
-    // SAFETY: one structure that the kernel reads and writes.
-    let ready = unsafe { call(nr::__NR_poll, args) };
-    ready == Ok(1)
-}
-
 /// Room for one descriptor in a control message.
 #[repr(C)]
 struct Rights {

@@ -215,8 +215,12 @@ impl Process {
     }
 
     /// Tells the agent to end, if nothing was begun with it. Whether that is so.
-    fn let_agent_go(&self) -> bool {
+    fn let_agent_go(&self, shared: &Shared) -> bool {
         let mut state = self.state.lock();
+        // A forked child's pages may be out since before it was one.
+        if give(shared, self, &mut state).is_err() {
+            return false;
+        }
         let Stage::Known(hands) = &*state else { return false };
         let release = Welcome { means: Action::Release as u32, ..Welcome::default() };
         let Ok(socket) = hands.socket.try_clone() else { return false };
@@ -281,7 +285,7 @@ pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> Result<Process, Silent>
     let pid = peer(&socket).map_err(|_| Silent::ForGood)?;
     if hello.leave == Leave::Wanted as u32 {
         let processes = shared.processes.lock().clone();
-        let left = processes.iter().find(|process| process.pid == pid && process.let_agent_go());
+        let left = processes.iter().find(|process| process.pid == pid && process.let_agent_go(shared));
         if let Some(left) = left {
             // When its agent is back it is another, and is not to be counted twice.
             shared.processes.lock().retain(|process| !Arc::ptr_eq(process, left));
