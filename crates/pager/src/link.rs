@@ -89,10 +89,9 @@ impl Hands {
     /// Lets the agent go. One that does not answer (its process is stopped) finds the order when it runs again, behind the one that it
     /// was given before.
     pub(crate) fn dismiss(&mut self, status: u32) {
-        let mut release = Command { status, ..Command::new(Action::Release) };
-        release.sequence = self.ordered.wrapping_add(1);
-        if send(self.socket.as_fd(), packet_of(&release), None).is_ok() {
-            self.ordered = release.sequence;
+        let sequence = self.ordered.wrapping_add(1);
+        if let_go(self.socket.as_fd(), sequence, status).is_ok() {
+            self.ordered = sequence;
             let _ = self.settle();
         }
     }
@@ -198,13 +197,12 @@ impl Process {
     /// The program has ended, all but the agent, which is to end too.
     pub(crate) fn dismiss(&self) {
         let status = self.proc.first_status().unwrap_or(0);
-        let release = Command { status, ..Command::new(Action::Release) };
         match &*self.state.lock() {
             Stage::Known(hands) | Stage::Asked(hands) | Stage::Given(hands, _) => {
-                let _ = send(hands.socket.as_fd(), packet_of(&release), None);
+                let _ = let_go(hands.socket.as_fd(), 0, status);
             }
             Stage::Refused(socket) => {
-                let _ = send(socket.as_fd(), packet_of(&release), None);
+                let _ = let_go(socket.as_fd(), 0, status);
             }
             Stage::Managed(memory) => {
                 if let Some(hands) = memory.hands.lock().as_mut() {
@@ -222,9 +220,8 @@ impl Process {
             return false;
         }
         let Stage::Known(hands) = &*state else { return false };
-        let release = Welcome { means: Action::Release as u32, ..Welcome::default() };
         let Ok(socket) = hands.socket.try_clone() else { return false };
-        let is_told = send(socket.as_fd(), bytes_of(&release), None).is_ok();
+        let is_told = let_go(socket.as_fd(), 0, 0).is_ok();
         if is_told {
             // Whoever has it from the list is to ask nothing of it any more.
             *state = Stage::Refused(socket);
@@ -235,7 +232,6 @@ impl Process {
     /// We end, and nothing of it is out. An agent that may have a userfaultfd and is not waited for would take that for a death, and
     /// its process with it: it finds this when it comes to look.
     pub(crate) fn bid_farewell(&self) {
-        let release = Command::new(Action::Release);
         let socket = match &*self.state.lock() {
             Stage::Asked(hands) | Stage::Given(hands, _) => hands.socket.try_clone(),
             Stage::Refused(socket) => socket.try_clone(),
@@ -243,7 +239,7 @@ impl Process {
             Stage::Known(_) | Stage::Managed(_) => return,
         };
         if let Ok(socket) = socket {
-            let _ = send(socket.as_fd(), packet_of(&release), None);
+            let _ = let_go(socket.as_fd(), 0, 0);
         }
     }
 
@@ -289,8 +285,7 @@ pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> Result<Process, Silent>
         if let Some(left) = left {
             // When its agent is back it is another, and is not to be counted twice.
             shared.processes.lock().retain(|process| !Arc::ptr_eq(process, left));
-            let release = Welcome { means: Action::Release as u32, ..Welcome::default() };
-            let _ = send(socket.as_fd(), bytes_of(&release), None);
+            let _ = let_go(socket.as_fd(), 0, 0);
         }
         return Err(Silent::ForGood);
     }
@@ -483,6 +478,12 @@ fn peer(socket: &OwnedFd) -> io::Result<u32> {
 fn bytes_of<T: Copy>(value: &T) -> &[u8] {
     // SAFETY: used for the protocol's packets, repr(C) structures of integers without padding.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+/// Says "let go". To an agent that waits for its [`Welcome`] that is one.
+fn let_go(socket: BorrowedFd<'_>, sequence: u32, status: u32) -> io::Result<()> {
+    let release = Command { sequence, status, ..Command::new(Action::Release) };
+    send(socket, packet_of(&release), None)
 }
 
 /// What of a command is sent.
