@@ -213,7 +213,6 @@ impl Zpool for Zsmalloc {
     fn obj_read(&self, handle: Handle, read: &mut dyn FnMut(&[u8])) -> Result<(), BadHandle> {
         let (locked, class, Found { location, .. }) = self.find(handle)?;
         let slot = class.slot(location);
-        fetch(slot);
         let Some(_noted) = locked.reading.begin(location) else {
             // As many as can be noted are being read in this class.
             read(slot);
@@ -224,7 +223,10 @@ impl Zpool for Zsmalloc {
         // SAFETY: the slot belongs to a live handle (`find`), and its location is noted in `reading` until `_noted` is
         // dropped. Until then nobody writes or frees it (`change` waits), compaction moves nothing out of its zspage
         // (`evacuate`), and so the zspage is not empty and keeps its pages and its arena.
-        read(unsafe { &*slot });
+        let slot = unsafe { &*slot };
+        // Nobody who wants the class waits for this: it takes as long as memory does.
+        fetch(slot);
+        read(slot);
         Ok(())
     }
 
