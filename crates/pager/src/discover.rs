@@ -98,16 +98,12 @@ impl Shared {
             .filter(|(anonymous, _)| *anonymous >= SMALL)
             .collect();
         processes.sort_unstable_by_key(|(anonymous, _)| std::cmp::Reverse(*anonymous));
-        let mut found = 0;
-        let mut has_kept = false;
+        let (mut found, mut is_any_new) = (0, false);
         let begun_with = self.budget.anonymous();
         for (anonymous, process) in processes {
             let Some(memory) = link::manage(self, &process) else { continue };
             let known = (memory.inner.lock().resident * PAGE_SIZE) as u64;
-            if known == 0 && !std::mem::replace(&mut has_kept, true) {
-                // Before anything of it can leave.
-                self.keep_for_the_kernel();
-            }
+            is_any_new |= known == 0;
             // What is known is most of what there is: nothing to be found but what cannot be moved.
             if anonymous.saturating_sub(known) > SMALL || depth == Depth::Small {
                 found += self.look_through(&memory, &process, depth);
@@ -115,6 +111,11 @@ impl Shared {
             if self.stopping.load(Relaxed) {
                 break;
             }
+        }
+        if is_any_new {
+            // Before anything of it can leave, which is not before who asked for this moves it; and not before it is registered, since
+            // this may take as long as a program takes to grow by megabytes.
+            self.keep_for_the_kernel();
         }
         if depth > Depth::New {
             self.unmanageable.store(0, Relaxed);
@@ -149,28 +150,29 @@ impl Shared {
             !locked.iter().any(|lock| lock.start < mapping.end && mapping.start < lock.end)
         });
         let mut found = 0;
-        for mapping in mappings {
-            // Without the lock, to know what it is worth taking for. In one walk: terabytes may be reserved, and a few pages used.
-            let mut parts = Vec::new();
-            let _ = process.proc.present(mapping.start, mapping.end, |address, pages| {
-                let last = address + (pages - 1) * PAGE_SIZE as u64;
-                for part in (address - mapping.start) / LOOK..=(last - mapping.start) / LOOK {
-                    if parts.last() != Some(&part) {
-                        parts.push(part);
-                    }
-                }
-            });
-            for part in parts {
-                let from = mapping.start + part * LOOK;
-                let to = mapping.end.min(from.saturating_add(LOOK));
-                found += self.look(memory, process, mapping.start, mapping.end, from, to);
+        for Mapping { start, end } in mappings {
+            let mut from = start;
+            // Without the lock, to know what it is worth taking for: terabytes may be reserved, and a few pages used.
+            while let Ok(Some(first)) = process.proc.first_present(from, end) {
+                let to = end.min(first.saturating_add(LOOK));
+                let Some(fresh) = self.look(memory, process, start, end, first, to) else { break };
+                found += fresh;
+                from = to;
             }
         }
         found
     }
 
-    /// Registers a mapping and queues what is present in a part of it.
-    fn look(&self, memory: &Memory, process: &Process, start: u64, end: u64, from: u64, to: u64) -> usize {
+    /// Registers a mapping and queues what is present in a part of it, and says how much that is. `None`: it cannot, or not now.
+    fn look(
+        &self,
+        memory: &Memory,
+        process: &Process,
+        start: u64,
+        end: u64,
+        from: u64,
+        to: u64,
+    ) -> Option<usize> {
         let mut inner = memory.inner.lock();
         // An event that was read and waits for the batch: until it is applied, the table is older than the mappings, and a
         // mapping that is new where another was moved away would be taken for that.
@@ -178,12 +180,12 @@ impl Shared {
             || inner.events_wait
             || inner.blind_until.is_some_and(|until| Instant::now() < until)
         {
-            return 0;
+            return None;
         }
         if !inner.unregistered(start, end).is_empty()
             && !self.register(memory, &mut inner, process, start, end)
         {
-            return 0;
+            return None;
         }
         let now = self.seconds();
         let mut fresh = Vec::new();
@@ -205,7 +207,7 @@ impl Shared {
             inner.table.set(page, State::Resident(stamp));
         }
         inner.resident += fresh.len();
-        fresh.len()
+        Some(fresh.len())
     }
 
     /// Registers a mapping, whole: a part alone would make two mappings of it, and the program would be told when it moves

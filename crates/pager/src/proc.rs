@@ -22,6 +22,11 @@ const PAGEMAP_SCAN: u32 = iowr::<pm_scan_arg>(16);
 /// `_IOWR('f', 17, struct procmap_query)`, kernel 6.11.
 const PROCMAP_QUERY: u32 = iowr::<procmap_query>(17);
 
+/// Resident anonymous pages but the kernel's page of zeros: what they are, and what they are not.
+const PRESENT: (u32, u32) = (nr::PAGE_IS_PRESENT, nr::PAGE_IS_PFNZERO | nr::PAGE_IS_FILE);
+/// Room for one that the kernel finds.
+const REGION: nr::page_region = nr::page_region { start: 0, end: 0, categories: 0 };
+
 const fn iowr<T>(number: u32) -> u32 {
     3 << 30 | (size_of::<T>() as u32) << 16 | FS_MAGIC << 8 | number
 }
@@ -320,54 +325,72 @@ impl Proc {
     /// Calls `each` with the runs of resident anonymous pages in a range: address and number of pages. The kernel's page of
     /// zeros is none.
     pub fn present(&self, start: u64, end: u64, each: impl FnMut(u64, u64)) -> io::Result<()> {
-        self.scan(start, end, nr::PAGE_IS_PRESENT, nr::PAGE_IS_PFNZERO | nr::PAGE_IS_FILE, each)
+        self.scan(start, end, PRESENT, each)
+    }
+
+    /// Address of the first page in a range that [`Proc::present`] would tell of.
+    pub fn first_present(&self, start: u64, end: u64) -> io::Result<Option<u64>> {
+        let mut first = [REGION];
+        let (found, _) = self.scan_part(start, end, PRESENT, &mut first, 1)?;
+        Ok(first.get(..found).and_then(<[_]>::first).map(|region| region.start))
     }
 
     /// Calls `each` with the runs of pages that have content of any kind: present, in the kernel's own swap, or on their
     /// way from one place in memory to another, which the kernel tells as in swap.
     pub fn mapped(&self, start: u64, end: u64, each: impl FnMut(u64, u64)) -> io::Result<()> {
-        self.scan(start, end, nr::PAGE_IS_PRESENT | nr::PAGE_IS_SWAPPED, 0, each)
+        self.scan(start, end, (nr::PAGE_IS_PRESENT | nr::PAGE_IS_SWAPPED, 0), each)
     }
 
-    /// Pages that are of any of the categories in `with` and of none of those in `without`.
+    /// Pages that are of any of the first categories of `which` and of none of the second.
     fn scan(
         &self,
         start: u64,
         end: u64,
-        with: u32,
-        without: u32,
+        which: (u32, u32),
         mut each: impl FnMut(u64, u64),
     ) -> io::Result<()> {
-        const REGIONS: usize = 256;
         /// Found in one call, during which nobody may change the mappings.
         const MOST_PAGES: u64 = 1 << 14;
-        let mut regions = [nr::page_region { start: 0, end: 0, categories: 0 }; REGIONS];
+        let mut regions = [REGION; 256];
         let mut from = start;
         while from < end {
-            let mut arg = pm_scan_arg {
-                size: size_of::<pm_scan_arg>() as u64,
-                flags: 0,
-                start: from,
-                end,
-                walk_end: 0,
-                vec: regions.as_mut_ptr() as u64,
-                vec_len: REGIONS as u64,
-                max_pages: MOST_PAGES,
-                category_inverted: u64::from(without),
-                category_mask: u64::from(without),
-                category_anyof_mask: u64::from(with),
-                return_mask: u64::from(with),
-            };
-            let found = usize::try_from(ioctl(&self.pagemap, PAGEMAP_SCAN, &mut arg)?).unwrap_or(0);
+            let (found, walk_end) = self.scan_part(from, end, which, &mut regions, MOST_PAGES)?;
             for region in regions.iter().take(found) {
                 each(region.start, (region.end - region.start) / PAGE_SIZE as u64);
             }
-            if arg.walk_end <= from {
+            if walk_end <= from {
                 break;
             }
-            from = arg.walk_end;
+            from = walk_end;
         }
         Ok(())
+    }
+
+    /// The first of them, as many regions as fit and up to `most` pages: how many regions, and where that ended.
+    fn scan_part(
+        &self,
+        start: u64,
+        end: u64,
+        (with, without): (u32, u32),
+        regions: &mut [nr::page_region],
+        most: u64,
+    ) -> io::Result<(usize, u64)> {
+        let mut arg = pm_scan_arg {
+            size: size_of::<pm_scan_arg>() as u64,
+            flags: 0,
+            start,
+            end,
+            walk_end: 0,
+            vec: regions.as_mut_ptr() as u64,
+            vec_len: regions.len() as u64,
+            max_pages: most,
+            category_inverted: u64::from(without),
+            category_mask: u64::from(without),
+            category_anyof_mask: u64::from(with),
+            return_mask: u64::from(with),
+        };
+        let found = ioctl(&self.pagemap, PAGEMAP_SCAN, &mut arg)?;
+        Ok((usize::try_from(found).unwrap_or(0), arg.walk_end))
     }
 
     /// Reads whole pages of the process, each run behind the other, into `to`. Returns how many; stops at the first page
