@@ -4,14 +4,19 @@
 //! included. File pages that several processes map count once, as far as one process's number can tell. The kernel is
 //! asked every few milliseconds; in between, pages brought in and moved out are added and taken off.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// The most that is kept free below the cap, for what programs touch before we look again.
+/// The part of the cap that is kept free, and its bounds: for what programs take before we look again. Of memory that is registered we
+/// hear page by page. Who has found other memory lately will find more.
+const RESERVE_FOR_UNSEEN: u64 = 32;
+const RESERVE: u64 = 96;
 const MOST_RESERVE: u64 = 48 << 20;
 const LEAST_RESERVE: u64 = 1 << 20;
+/// What is lately: within so many looks, a quarter of a second or more where memory is scarce.
+const LATELY: u32 = 250;
 
 /// This part of the reserve is left to what programs touch without a fault of ours. With nothing left, peaks were up to 1.038 of
 /// the cap for a database that grows; a part of this size costs no time that could be measured.
@@ -55,6 +60,8 @@ pub(crate) struct Budget {
     cap: u64,
     estimate: AtomicU64,
     anonymous: AtomicU64,
+    /// Looks since memory was found that nobody had told us of.
+    looks: AtomicU32,
     /// The evictor has work.
     wanted: Mutex<bool>,
     wake: Condvar,
@@ -72,6 +79,7 @@ impl Budget {
             cap,
             estimate: AtomicU64::new(0),
             anonymous: AtomicU64::new(0),
+            looks: AtomicU32::new(0),
             wanted: Mutex::new(false),
             wake: Condvar::new(),
             room: Condvar::new(),
@@ -83,7 +91,8 @@ impl Budget {
 
     /// Eviction begins above this.
     pub(crate) fn high(&self) -> u64 {
-        self.cap - (self.cap / 32).clamp(LEAST_RESERVE.min(self.cap / 8), MOST_RESERVE)
+        let part = if self.looks.load(Relaxed) < LATELY { RESERVE_FOR_UNSEEN } else { RESERVE };
+        self.cap - (self.cap / part).clamp(LEAST_RESERVE.min(self.cap / 8), MOST_RESERVE)
     }
 
     /// Above this, eviction may begin soon: what it needs to know of the programs is to be known by then. To look through memory
@@ -129,6 +138,7 @@ impl Budget {
         let to_come = AT_WORK.saturating_sub(sample.own.saturating_sub(sample.pool)).min(self.cap / 16);
         self.estimate.store(sample.total() + to_come, Relaxed);
         self.anonymous.store(sample.anonymous, Relaxed);
+        let _ = self.looks.fetch_update(Relaxed, Relaxed, |looks| Some(looks.saturating_add(1)));
         let mut peaks = self.peaks.lock();
         if sample.total() > peaks.total {
             *peaks = Peaks {
@@ -140,6 +150,11 @@ impl Budget {
         drop(peaks);
         self.nudge(self.near());
         self.tell_room();
+    }
+
+    /// Memory was found that nobody had told us of.
+    pub(crate) fn found_unseen(&self) {
+        self.looks.store(0, Relaxed);
     }
 
     pub(crate) fn peaks(&self) -> Peaks {
@@ -222,9 +237,24 @@ mod tests {
         for shift in 20..45 {
             for cap in [1 << shift, (1 << shift) + (1 << (shift - 1)) + 4096] {
                 let budget = Budget::new(cap);
-                let marks = [0, budget.near(), budget.low(), budget.high(), budget.full(), cap];
-                assert!(marks.is_sorted_by(|one, next| one < next), "{marks:?}");
+                for _ in 0..=LATELY {
+                    let marks = [0, budget.near(), budget.low(), budget.high(), budget.full(), cap];
+                    assert!(marks.is_sorted_by(|one, next| one < next), "{marks:?}");
+                    budget.measured(Sample::default());
+                }
             }
         }
+    }
+
+    #[test]
+    fn more_is_kept_free_where_memory_was_found() {
+        let budget = Budget::new(1 << 30);
+        let (wary, look) = (budget.high(), || budget.measured(Sample::default()));
+        (1..LATELY).for_each(|_| look());
+        assert_eq!(budget.high(), wary);
+        look();
+        assert!(budget.high() > wary);
+        budget.found_unseen();
+        assert_eq!(budget.high(), wary);
     }
 }

@@ -117,6 +117,9 @@ impl Shared {
             // this may take as long as a program takes to grow by megabytes.
             self.keep_for_the_kernel();
         }
+        if (found * PAGE_SIZE) as u64 > SMALL {
+            self.budget.found_unseen();
+        }
         if depth > Depth::New {
             self.unmanageable.store(0, Relaxed);
             let grown = self.budget.anonymous().saturating_sub(begun_with);
