@@ -35,6 +35,7 @@ use crate::link::{Done, Hands};
 use crate::memory::{Inner, Memory};
 use crate::policy::Candidate;
 use crate::proc::Proc;
+use crate::scheduling::Away;
 use crate::table::{Page, State, address_of, page_of};
 use crate::uffd::Put;
 use crate::{SWAP_TYPE, Shared, own_code};
@@ -104,6 +105,7 @@ impl Evictor {
     pub(crate) fn run(mut self) {
         let shared = self.shared.clone();
         let mut has_begun = false;
+        let mut away = Away::new();
         while !shared.stopping.load(Relaxed) {
             shared.drop_emptied();
             if !shared.budget.wait_for_work(Duration::from_millis(100)) {
@@ -118,7 +120,7 @@ impl Evictor {
             if shared.budget.estimate() <= shared.budget.high() {
                 shared.budget.gave_up.store(false, Relaxed);
                 self.stuck_since = None;
-            } else if !self.make_room() && shared.budget.estimate() > shared.budget.high() {
+            } else if !self.make_room(&mut away) && shared.budget.estimate() > shared.budget.high() {
                 shared.give_up();
                 self.rest();
             }
@@ -126,7 +128,7 @@ impl Evictor {
     }
 
     /// Moves pages out until there is room. `false`: nothing more can leave.
-    fn make_room(&mut self) -> bool {
+    fn make_room(&mut self, away: &mut Away) -> bool {
         let shared = self.shared.clone();
         let came_back = || shared.counters.restored_pages.get();
         let mut gained = 0;
@@ -135,6 +137,7 @@ impl Evictor {
             if shared.budget.anonymous() < shared.budget.floor() {
                 return false;
             }
+            away.keep(&shared.taken);
             shared.find_unknown();
             let deferred = shared.counters.deferred_pages.get();
             let left = self.batch();

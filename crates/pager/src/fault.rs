@@ -1,8 +1,5 @@
 //! Serving a memory: its faults and its events, on a thread of its own.
 //!
-//! The thread runs on the CPU of the thread that faulted last: that one sleeps until it is served, so its CPU is free, and
-//! to wake a thread on another one costs more than the service (on virtual machines by a factor of three and more).
-//!
 //! What it can never do: give out a page whose content it is not sure of. A page that cannot be brought back is poisoned;
 //! its user gets SIGBUS, as for memory that the hardware lost.
 
@@ -14,14 +11,14 @@ use std::time::{Duration, Instant};
 use parking_lot::MutexGuard;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
-use rustix::thread::{CpuSet, sched_setaffinity};
 use zswap::{Keep, LoadError, PAGE_SIZE, Source};
 
 use crate::Shared;
+use crate::beside::Beside;
 use crate::memory::{Inner, Memory};
 use crate::stream::WINDOW;
 use crate::table::{Page, State, address_of, page_of};
-use crate::uffd::{MESSAGES, Message, Put, Uffd};
+use crate::uffd::{MESSAGES, Message, Put, Uffd, Wake};
 
 /// Never-touched pages given out at once, at most, to a run of writes.
 const FIRST_TOUCH: usize = 16;
@@ -36,9 +33,6 @@ const MOST_EMPTIED: usize = agent::protocol::BATCH;
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// How long a message that cannot be taken is left.
 const UNREAD_PAUSE: Duration = Duration::from_millis(2);
-/// Faults between two looks at where the program runs, and where it is somewhere else each time.
-const FAULTS_A_LOOK: u32 = 64;
-const MOST_FAULTS_A_LOOK: u32 = 4096;
 
 static ZEROS: [[u8; PAGE_SIZE]; FIRST_TOUCH] = [[0; PAGE_SIZE]; FIRST_TOUCH];
 
@@ -101,10 +95,8 @@ pub(crate) struct Server {
     waits_since: Option<Instant>,
     /// Until when nobody waits for any.
     in_vain_until: Option<Instant>,
-    /// Since the last look at where the program runs.
-    faults: u32,
-    look_after: u32,
-    cpu: Option<usize>,
+    /// Of who waits for what is served now.
+    wake: Wake,
 }
 
 impl Server {
@@ -117,9 +109,7 @@ impl Server {
             waiting: Vec::new(),
             waits_since: None,
             in_vain_until: None,
-            faults: 0,
-            look_after: 1,
-            cpu: None,
+            wake: Wake::Now,
         }
     }
 
@@ -130,14 +120,19 @@ impl Server {
         fds.extend(memory.ended.as_ref().map(|ended| PollFd::new(ended, PollFlags::IN)));
         // Where there was no descriptor left that could tell of the end, it is looked for.
         let look = memory.ended.is_none().then_some(&LOOK);
+        let mut beside = Beside::new();
+        let mut has_woken = false;
         loop {
             // An event that makes a fault wait is over when the thread that caused it ran on; it has been woken.
             let pause = Timespec { tv_sec: 0, tv_nsec: 20_000 };
             let limit = if self.waiting.is_empty() { look } else { Some(&pause) };
-            let polled = poll(&mut fds, limit);
+            // A thread that was woken on this CPU has run meanwhile, and its next fault is there.
+            let has_waited = std::mem::take(&mut has_woken);
+            let polled = if has_waited { Ok(1) } else { poll(&mut fds, limit) };
             let is_told = || fds.get(1).is_some_and(|ended| !ended.revents().is_empty());
             let has_left = || !self.shared.books.lock().has(&memory);
             if polled.is_ok() && is_told() || polled == Ok(0) && look.is_some() && has_left() {
+                self.shared.taken.set(None);
                 return;
             }
             let mut inner = memory.inner.lock();
@@ -156,15 +151,25 @@ impl Server {
                     }
                 }
             }
-            let mut last_thread = None;
+            if has_waited && messages.is_empty() {
+                drop(inner);
+                self.messages = messages;
+                beside.is_alone(memory.proc.get().map(Arc::as_ref));
+                continue;
+            }
+            let (mut last_thread, mut is_later) = (None, false);
             for message in messages.drain(..) {
                 match message {
                     Message::Fault { address, write, thread } => {
                         last_thread = Some(thread);
+                        is_later = beside.begin(thread);
                         self.shared.counters.faults.add(1);
                         self.waiting.push(Fault { page: page_of(address), write, run: None, block: None });
                     }
-                    event => self.apply(&mut inner, event),
+                    event => {
+                        beside.disturbed();
+                        self.apply(&mut inner, event);
+                    }
                 }
             }
             if unread {
@@ -190,35 +195,22 @@ impl Server {
             }
             self.waits_since = None;
             let mut waiting = std::mem::take(&mut self.waiting);
+            // Who is woken may come before us: no lock is held then, and nobody else waits to be woken.
+            let later = waiting.first().map(|fault| fault.page).filter(|_| is_later && waiting.len() == 1);
+            self.wake = if later.is_some() { Wake::Later } else { Wake::Now };
             waiting.retain_mut(|fault| !self.fault(&mut inner, fault));
             self.waiting = waiting;
             drop(inner);
             self.messages = messages;
+            if let Some(page) = later.filter(|_| self.waiting.is_empty()) {
+                memory.uffd.wake(address_of(page), 1);
+                has_woken = true;
+            }
             if let Some(thread) = last_thread {
-                self.follow(thread);
+                beside.end(memory.proc.get().map(Arc::as_ref), thread);
+                self.shared.taken.set(beside.taken());
             }
         }
-    }
-
-    /// Goes to the CPU where the program is.
-    fn follow(&mut self, thread: u32) {
-        self.faults += 1;
-        if self.faults < self.look_after {
-            return;
-        }
-        self.faults = 0;
-        let cpu = self.memory.proc.get().and_then(|proc| proc.cpu_of(thread));
-        if cpu.is_none() || cpu == self.cpu {
-            self.look_after = FAULTS_A_LOOK;
-            return;
-        }
-        let mut set = CpuSet::new();
-        cpu.into_iter().for_each(|cpu| set.set(cpu));
-        // A CPU that we may not use: any other is as good.
-        let _ = sched_setaffinity(None, &set);
-        self.cpu = cpu;
-        // Where another CPU is idle, the kernel wakes the program there, away from us; to run after it costs more than it gains.
-        self.look_after = (self.look_after * 2).min(MOST_FAULTS_A_LOOK);
     }
 
     /// Serves a fault. `false`: not now, an event has to be over first.
@@ -338,8 +330,9 @@ impl Server {
     /// Puts pages where they belong. A run that goes over a border between two mappings is cut to its first page. Returns how
     /// many it was about.
     fn copy(&self, first: Page, pages: &[[u8; PAGE_SIZE]]) -> (usize, Put) {
-        match self.memory.uffd.copy(address_of(first), pages) {
-            Put::Gone if pages.len() > 1 => (1, self.memory.uffd.copy(address_of(first), &pages[..1])),
+        let copy = |pages| self.memory.uffd.copy_and(self.wake, address_of(first), pages);
+        match copy(pages) {
+            Put::Gone if pages.len() > 1 => (1, copy(&pages[..1])),
             outcome => (pages.len(), outcome),
         }
     }
@@ -349,7 +342,7 @@ impl Server {
         let Some(batch) = inner.batch.clone() else { return false };
         // Not read yet: soon.
         let Some(content) = batch.content(at as usize) else { return false };
-        match self.memory.uffd.copy(address_of(page), std::slice::from_ref(content)) {
+        match self.memory.uffd.copy_and(self.wake, address_of(page), std::slice::from_ref(content)) {
             Put::Done => {}
             Put::Exists(_) => self.memory.uffd.wake(address_of(page), 1),
             Put::Again(_) | Put::NoMemory => return false,

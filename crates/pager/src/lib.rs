@@ -23,6 +23,7 @@
 mod accessed;
 mod around;
 mod batch;
+mod beside;
 mod books;
 mod budget;
 mod choose;
@@ -37,7 +38,7 @@ mod own_code;
 pub mod policy;
 mod pool_size;
 mod proc;
-mod promptly;
+mod scheduling;
 mod slots;
 mod stream;
 mod table;
@@ -170,6 +171,8 @@ pub(crate) struct Shared {
     publish: Publish,
     /// There is a swap file, and it has not failed.
     with_device: AtomicBool,
+    /// The CPU where a program's faults are served.
+    taken: scheduling::Taken,
     pool_size: PoolSize,
     told_full: AtomicBool,
     told_refused: AtomicBool,
@@ -422,6 +425,7 @@ impl Pager {
             tell: config.tell,
             publish: config.publish,
             with_device: AtomicBool::new(config.pool.is_some()),
+            taken: scheduling::Taken::none(),
             pool_size: PoolSize::new(config.pool.unwrap_or(0)),
             told_full: AtomicBool::new(false),
             told_refused: AtomicBool::new(false),

@@ -77,6 +77,15 @@ pub enum Message {
     },
 }
 
+/// When threads that wait for a page are woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wake {
+    /// As soon as it is there.
+    Now,
+    /// By [`Uffd::wake`].
+    Later,
+}
+
 /// What came of putting pages somewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Put {
@@ -171,11 +180,16 @@ impl Uffd {
     /// Puts `pages`, one behind the other, at `start`, and wakes who waits for them. [`Put::Gone`] is sure as long as nobody reads
     /// events meanwhile.
     pub fn copy(&self, start: u64, pages: &[[u8; PAGE_SIZE]]) -> Put {
+        self.copy_and(Wake::Now, start, pages)
+    }
+
+    /// [`Uffd::copy`], but who waits may be left to be woken by [`Uffd::wake`].
+    pub fn copy_and(&self, wake: Wake, start: u64, pages: &[[u8; PAGE_SIZE]]) -> Put {
         let (result, arg) = self.ioctl_again(ioctl::UFFDIO_COPY, || uffdio_copy {
             dst: start,
             src: pages.as_ptr() as u64,
             len: size_of_val(pages) as u64,
-            mode: 0,
+            mode: if wake == Wake::Later { u64::from(nr::UFFDIO_COPY_MODE_DONTWAKE) } else { 0 },
             copy: 0,
         });
         put(result, arg.copy)

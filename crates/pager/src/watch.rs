@@ -16,7 +16,7 @@ use crate::budget::Sample;
 use crate::discover::REMOVAL;
 use crate::link::{self, Silent, Stage};
 use crate::memory::Memory;
-use crate::promptly;
+use crate::scheduling::Scheduling;
 use crate::table::State;
 
 /// Between two looks, at least and at most.
@@ -43,7 +43,7 @@ impl Shared {
     pub(crate) fn watch(self: &Arc<Self>) {
         // It takes some 20 us a look, and a program is ahead by as much as it can touch until then. For threads that serve faults the
         // same gained nothing.
-        promptly::run_promptly();
+        Scheduling::own().promptly().set();
         let mut last_round = Instant::now();
         let mut looked_anew = Instant::now();
         let mut silent = VecDeque::new();
