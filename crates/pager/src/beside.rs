@@ -9,7 +9,8 @@
 //!
 //! What it trades: where something else wants that CPU, the thread that serves has three thousandths of it: beside a loop that never
 //! sleeps it came 7 ms late, and 16 at most. So it gives the policy back as soon as it was away for long or somebody else needs it,
-//! and the sooner that comes, the longer it waits before it tries again. It holds no lock when it wakes.
+//! and the sooner that comes, the longer it waits before it tries again. It holds no lock when it wakes, and helps nobody to store. It can
+//! be late with the memory's lock held, where the kernel wakes somebody else on its CPU.
 //!
 //! What it can never do: touch the scheduling of the program's threads.
 
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::proc::Proc;
-use crate::scheduling::Scheduling;
+use crate::scheduling::{Scheduling, Taken};
 
 /// Faults between two looks at where the program runs.
 const FAULTS_A_LOOK: u32 = 64;
@@ -33,10 +34,13 @@ const MOST_REST: u32 = 1 << 17;
 
 /// The place of the thread that serves a memory, which makes and keeps this.
 pub(crate) struct Beside {
-    own: Scheduling,
+    /// Its usual scheduling, if it may leave that and come back.
+    own: Option<Scheduling>,
     is_idle: bool,
     /// Where this thread is held.
     cpu: Option<usize>,
+    /// What others have been told of that.
+    told: Option<usize>,
     /// The program's thread that faulted last, and when that was over.
     last: Option<(u32, Instant)>,
     /// Faults in a row that were soon one after the other, and of one thread.
@@ -52,10 +56,13 @@ pub(crate) struct Beside {
 impl Beside {
     /// For the thread that calls.
     pub(crate) fn new() -> Beside {
+        // The slice is what it will have with the other policy, too; it takes its turn sooner by that.
+        let own = Scheduling::own().map(Scheduling::promptly).filter(|own| is_allowed() && own.set());
         Beside {
-            own: Scheduling::own(),
+            own,
             is_idle: false,
             cpu: None,
+            told: None,
             last: None,
             streak: 0,
             faults: 0,
@@ -65,21 +72,25 @@ impl Beside {
         }
     }
 
-    /// A thread has faulted. Whether who is woken comes before us: no lock is to be held then.
-    pub(crate) fn begin(&mut self, thread: u32) -> bool {
+    /// Whether who is woken comes before us.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_idle
+    }
+
+    /// A thread has faulted.
+    pub(crate) fn begin(&mut self, thread: u32) {
         if self.last.is_some_and(|(last, at)| last == thread && at.elapsed() < SOON) {
             self.streak = self.streak.saturating_add(1);
         } else {
             self.disturbed();
         }
-        self.is_idle
     }
 
     /// There is more to do than to serve one thread that faults again and again.
     pub(crate) fn disturbed(&mut self) {
         self.streak = 0;
         if self.is_idle {
-            self.own.set();
+            self.own.map(|own| own.set());
             self.is_idle = false;
             let was_short = self.since < self.rest.saturating_mul(4);
             self.rest = if was_short { (self.rest * 4).min(MOST_REST) } else { LEAST_REST };
@@ -94,7 +105,7 @@ impl Beside {
         }
     }
 
-    /// The thread was served. Goes to the CPU where it was, now and then.
+    /// The thread was served, and is woken next. Goes to the CPU where it was, now and then.
     pub(crate) fn end(&mut self, proc: Option<&Proc>, thread: u32) {
         self.last = Some((thread, Instant::now()));
         self.since = self.since.saturating_add(1);
@@ -104,9 +115,13 @@ impl Beside {
         }
     }
 
-    /// The CPU that is best left to the program and to us.
-    pub(crate) fn taken(&self) -> Option<usize> {
-        self.cpu.filter(|_| self.is_idle)
+    /// Tells which CPU is best left to the program and to us.
+    pub(crate) fn tell(&mut self, taken: &Taken) {
+        let cpu = self.cpu.filter(|_| self.is_idle);
+        if cpu != self.told {
+            taken.change(self.told, cpu);
+            self.told = cpu;
+        }
     }
 
     fn look(&mut self, proc: Option<&Proc>, thread: u32) {
@@ -119,13 +134,17 @@ impl Beside {
         let mut set = CpuSet::new();
         cpu.into_iter().for_each(|cpu| set.set(cpu));
         // A CPU that we may not use: any other is as good.
-        let _ = sched_setaffinity(None, &set);
+        let is_there = sched_setaffinity(None, &set).is_ok();
         self.cpu = cpu;
+        if !is_there {
+            self.disturbed();
+        }
         if self.is_idle {
             return;
         }
-        if self.streak >= FAULTS_A_LOOK && self.since >= self.rest && is_allowed() {
-            self.is_idle = self.own.idle().set();
+        let own = self.own.filter(|_| self.streak >= FAULTS_A_LOOK && self.since >= self.rest);
+        if is_there && let Some(own) = own {
+            self.is_idle = own.idle().set();
             self.since = 0;
             self.look_after = FAULTS_A_LOOK;
         } else {
@@ -140,10 +159,7 @@ impl Beside {
 fn is_allowed() -> bool {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
     *ALLOWED.get_or_init(|| {
-        let there_and_back = || {
-            let own = Scheduling::own();
-            own.idle().set() && own.set()
-        };
+        let there_and_back = || Scheduling::own().is_some_and(|own| own.idle().set() && own.set());
         let spawned = std::thread::Builder::new().name("uzswap-try".into()).spawn(there_and_back);
         spawned.is_ok_and(|thread| thread.join().is_ok_and(|is_back| is_back))
     })
@@ -159,10 +175,10 @@ mod tests {
     }
 
     fn fault(beside: &mut Beside, thread: u32) -> bool {
-        let is_later = beside.begin(thread);
+        beside.begin(thread);
         beside.look_after = u32::MAX;
         beside.end(None, thread);
-        is_later
+        beside.is_idle()
     }
 
     #[test]

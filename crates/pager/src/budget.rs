@@ -15,7 +15,7 @@ const RESERVE_FOR_UNSEEN: u64 = 32;
 const RESERVE: u64 = 96;
 const MOST_RESERVE: u64 = 48 << 20;
 const LEAST_RESERVE: u64 = 1 << 20;
-/// What is lately: within so many looks, a quarter of a second or more where memory is scarce.
+/// What is lately: within so many looks, a quarter of a second at most where memory is scarce.
 const LATELY: u32 = 250;
 
 /// This part of the reserve is left to what programs touch without a fault of ours. With nothing left, peaks were up to 1.038 of

@@ -102,8 +102,11 @@ impl Shared {
         let begun_with = self.budget.anonymous();
         for (anonymous, process) in processes {
             let Some(memory) = link::manage(self, &process) else { continue };
-            let known = (memory.inner.lock().resident * PAGE_SIZE) as u64;
-            is_any_new |= known == 0;
+            let known = {
+                let inner = memory.inner.lock();
+                is_any_new |= inner.looked_at.is_none();
+                (inner.resident * PAGE_SIZE) as u64
+            };
             // What is known is most of what there is: nothing to be found but what cannot be moved.
             if anonymous.saturating_sub(known) > SMALL || depth == Depth::Small {
                 found += self.look_through(&memory, &process, depth);

@@ -132,7 +132,8 @@ impl Server {
             let is_told = || fds.get(1).is_some_and(|ended| !ended.revents().is_empty());
             let has_left = || !self.shared.books.lock().has(&memory);
             if polled.is_ok() && is_told() || polled == Ok(0) && look.is_some() && has_left() {
-                self.shared.taken.set(None);
+                beside.disturbed();
+                beside.tell(&self.shared.taken);
                 return;
             }
             let mut inner = memory.inner.lock();
@@ -157,12 +158,12 @@ impl Server {
                 beside.is_alone(memory.proc.get().map(Arc::as_ref));
                 continue;
             }
-            let (mut last_thread, mut is_later) = (None, false);
+            let mut last_thread = None;
             for message in messages.drain(..) {
                 match message {
                     Message::Fault { address, write, thread } => {
                         last_thread = Some(thread);
-                        is_later = beside.begin(thread);
+                        beside.begin(thread);
                         self.shared.counters.faults.add(1);
                         self.waiting.push(Fault { page: page_of(address), write, run: None, block: None });
                     }
@@ -186,7 +187,8 @@ impl Server {
             if self.shared.budget.is_over() && has_use {
                 if since.elapsed() < ROOM_LIMIT {
                     drop(inner);
-                    if !self.shared.help_to_store() {
+                    // Whoever comes before others everywhere is not to hold what the pool locks.
+                    if beside.is_idle() || !self.shared.help_to_store() {
                         self.shared.budget.wait_for_room(ROOM_LIMIT / 20);
                     }
                     continue;
@@ -195,20 +197,23 @@ impl Server {
             }
             self.waits_since = None;
             let mut waiting = std::mem::take(&mut self.waiting);
-            // Who is woken may come before us: no lock is held then, and nobody else waits to be woken.
-            let later = waiting.first().map(|fault| fault.page).filter(|_| is_later && waiting.len() == 1);
+            // Who is woken comes before us then: no lock is to be held, and nobody else to wait.
+            if waiting.len() > 1 {
+                beside.disturbed();
+            }
+            let later = waiting.first().map(|fault| fault.page).filter(|_| beside.is_idle());
             self.wake = if later.is_some() { Wake::Later } else { Wake::Now };
             waiting.retain_mut(|fault| !self.fault(&mut inner, fault));
             self.waiting = waiting;
             drop(inner);
             self.messages = messages;
+            if let Some(thread) = last_thread {
+                beside.end(memory.proc.get().map(Arc::as_ref), thread);
+            }
+            beside.tell(&self.shared.taken);
             if let Some(page) = later.filter(|_| self.waiting.is_empty()) {
                 memory.uffd.wake(address_of(page), 1);
                 has_woken = true;
-            }
-            if let Some(thread) = last_thread {
-                beside.end(memory.proc.get().map(Arc::as_ref), thread);
-                self.shared.taken.set(beside.taken());
             }
         }
     }
@@ -366,7 +371,7 @@ impl Server {
         let address = address_of(page);
         if !fault.write {
             // The kernel's own page of zeros; it takes no memory until somebody writes.
-            let outcome = self.memory.uffd.zeropage(address, 1);
+            let outcome = self.memory.uffd.zeropage(self.wake, address, 1);
             match outcome {
                 Put::Done => {
                     if matches!(inner.table.set(page, State::Unknown), State::Resident(_)) {

@@ -21,14 +21,15 @@ const SLICE: u64 = 100_000;
 pub(crate) struct Scheduling(libc::sched_attr);
 
 impl Scheduling {
-    /// What the calling thread has.
-    pub(crate) fn own() -> Scheduling {
+    /// What the calling thread has, if the kernel says it.
+    pub(crate) fn own() -> Option<Scheduling> {
         // SAFETY: all zeros is a valid structure of integers.
         let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
         attributes.size = u32::try_from(size_of_val(&attributes)).unwrap_or(0);
         // SAFETY: 0 is the calling thread; the structure lives until the call returns, and its length is told.
-        unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, attributes.size, 0) };
-        Scheduling(attributes)
+        let got =
+            unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, attributes.size, 0) };
+        (got == 0).then_some(Scheduling(attributes))
     }
 
     /// The same with the shortest slice. Kernels before 6.12 pass over that.
@@ -36,7 +37,8 @@ impl Scheduling {
         Scheduling(libc::sched_attr { sched_runtime: SLICE, ..self.0 })
     }
 
-    /// The same, but any thread of another policy comes before it.
+    /// The same, but any thread of another policy comes before it, of the same control group at least. The slice stays what it was
+    /// before.
     pub(crate) fn idle(self) -> Scheduling {
         Scheduling(libc::sched_attr { sched_policy: SCHED_IDLE, ..self.0 })
     }
@@ -56,8 +58,12 @@ impl Taken {
         Taken(AtomicUsize::new(NONE))
     }
 
-    pub(crate) fn set(&self, cpu: Option<usize>) {
-        self.0.store(cpu.unwrap_or(NONE), Relaxed);
+    /// Takes one, and gives up the other if nobody else has taken one since.
+    pub(crate) fn change(&self, from: Option<usize>, to: Option<usize>) {
+        match to {
+            Some(cpu) => self.0.store(cpu, Relaxed),
+            None => _ = self.0.compare_exchange(from.unwrap_or(NONE), NONE, Relaxed, Relaxed),
+        }
     }
 }
 
@@ -93,9 +99,11 @@ mod tests {
 
     #[test]
     fn a_thread_is_idle_and_has_its_slice() {
-        let own = Scheduling::own();
+        let own = Scheduling::own().unwrap();
+        let has_slices = own.0.sched_runtime > 0;
         assert!(own.promptly().set());
         assert!(own.promptly().idle().set());
+        assert_eq!(Scheduling::own().unwrap().0.sched_runtime, if has_slices { SLICE } else { 0 });
         // Another source than the structure that was set.
         // SAFETY: no pointers; 0 is the calling thread.
         assert_eq!(unsafe { libc::sched_getscheduler(0) }, libc::SCHED_IDLE);
@@ -107,13 +115,16 @@ mod tests {
         let all = sched_getaffinity(None).unwrap();
         let taken = Taken::none();
         for cpu in (0..CpuSet::MAX_CPU).filter(|&cpu| all.is_set(cpu)) {
-            taken.set(Some(cpu));
+            taken.change(None, Some(cpu));
             away.keep(&taken);
             let now = sched_getaffinity(None).unwrap();
             assert_eq!(now.is_set(cpu), all.count() == 1);
             assert_eq!(now.count(), (all.count() - 1).max(1));
         }
-        taken.set(None);
+        let last = (0..CpuSet::MAX_CPU).rfind(|&cpu| all.is_set(cpu));
+        taken.change(Some(CpuSet::MAX_CPU), None);
+        assert_eq!(taken.0.load(Relaxed), last.unwrap());
+        taken.change(last, None);
         away.keep(&taken);
         assert!(sched_getaffinity(None).unwrap() == all);
     }

@@ -86,6 +86,14 @@ pub enum Wake {
     Later,
 }
 
+impl Wake {
+    /// The same for all that put pages somewhere.
+    fn mode(self) -> u64 {
+        const _: () = assert!(nr::UFFDIO_COPY_MODE_DONTWAKE == nr::UFFDIO_ZEROPAGE_MODE_DONTWAKE);
+        if self == Wake::Later { u64::from(nr::UFFDIO_COPY_MODE_DONTWAKE) } else { 0 }
+    }
+}
+
 /// What came of putting pages somewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Put {
@@ -189,16 +197,16 @@ impl Uffd {
             dst: start,
             src: pages.as_ptr() as u64,
             len: size_of_val(pages) as u64,
-            mode: if wake == Wake::Later { u64::from(nr::UFFDIO_COPY_MODE_DONTWAKE) } else { 0 },
+            mode: wake.mode(),
             copy: 0,
         });
         put(result, arg.copy)
     }
 
-    /// Maps the zero page.
-    pub fn zeropage(&self, start: u64, pages: usize) -> Put {
+    /// Maps the zero page; as [`Uffd::copy_and`].
+    pub fn zeropage(&self, wake: Wake, start: u64, pages: usize) -> Put {
         let range = uffdio_range { start, len: (pages * PAGE_SIZE) as u64 };
-        let mut arg = uffdio_zeropage { range, mode: 0, zeropage: 0 };
+        let mut arg = uffdio_zeropage { range, mode: wake.mode(), zeropage: 0 };
         let result = self.ioctl(ioctl::UFFDIO_ZEROPAGE, &mut arg);
         put(result, arg.zeropage)
     }

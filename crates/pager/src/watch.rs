@@ -43,7 +43,9 @@ impl Shared {
     pub(crate) fn watch(self: &Arc<Self>) {
         // It takes some 20 us a look, and a program is ahead by as much as it can touch until then. For threads that serve faults the
         // same gained nothing.
-        Scheduling::own().promptly().set();
+        if let Some(own) = Scheduling::own() {
+            own.promptly().set();
+        }
         let mut last_round = Instant::now();
         let mut looked_anew = Instant::now();
         let mut silent = VecDeque::new();
