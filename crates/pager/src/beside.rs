@@ -9,8 +9,9 @@
 //!
 //! What it trades: where something else wants that CPU, the thread that serves has three thousandths of it: beside a loop that never
 //! sleeps it came 7 ms late, and 16 at most. So it gives the policy back as soon as it was away for long or somebody else needs it,
-//! and the sooner that comes, the longer it waits before it tries again. It holds no lock when it wakes, and helps nobody to store. It can
-//! be late with the memory's lock held, where the kernel wakes somebody else on its CPU.
+//! and the sooner that comes, the longer it waits before it tries again. It holds no lock when it wakes, but where the page is
+//! there already or not mapped any more, and helps nobody to store. It can be late with the memory's lock held, where the kernel wakes somebody
+//! else on its CPU.
 //!
 //! What it can never do: touch the scheduling of the program's threads.
 

@@ -41,8 +41,7 @@ fn pause(room: u64) -> Duration {
 impl Shared {
     /// The watcher's thread.
     pub(crate) fn watch(self: &Arc<Self>) {
-        // It takes some 20 us a look, and a program is ahead by as much as it can touch until then. For threads that serve faults the
-        // same gained nothing.
+        // It takes some 20 us a look, and a program is ahead by as much as it can touch until then.
         if let Some(own) = Scheduling::own() {
             own.promptly().set();
         }
