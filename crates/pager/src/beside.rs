@@ -93,8 +93,9 @@ impl Beside {
         if self.is_idle {
             self.own.map(|own| own.set());
             self.is_idle = false;
-            let was_short = self.since < self.rest.saturating_mul(4);
-            self.rest = if was_short { (self.rest * 4).min(MOST_REST) } else { LEAST_REST };
+            // Two faults are 2 ms apart now and then without anybody else who wants the CPU, too.
+            let was_short = self.since < LEAST_REST;
+            self.rest = if was_short { (self.rest * 4).clamp(LEAST_REST, MOST_REST) } else { LEAST_REST };
             self.since = 0;
         }
     }
@@ -149,8 +150,10 @@ impl Beside {
             self.since = 0;
             self.look_after = FAULTS_A_LOOK;
         } else {
-            // It is woken away from us; to run after it costs more than it gains.
-            self.look_after = (self.look_after * 2).min(MOST_FAULTS_A_LOOK);
+            // It is woken away from us; to run after it costs more than it gains, until the policy may be taken.
+            let rest = if self.own.is_some() { self.rest.saturating_sub(self.since) } else { u32::MAX };
+            let most = rest.clamp(FAULTS_A_LOOK, MOST_FAULTS_A_LOOK);
+            self.look_after = (self.look_after * 2).min(most);
         }
     }
 }
@@ -207,10 +210,10 @@ mod tests {
             beside.disturbed();
             beside.rest
         };
-        assert_eq!(disturbed_after(0), LEAST_REST);
+        assert_eq!(disturbed_after(LEAST_REST), LEAST_REST);
         assert_eq!(disturbed_after(10), LEAST_REST * 4);
         assert_eq!(disturbed_after(10), LEAST_REST * 16);
-        assert_eq!(disturbed_after(LEAST_REST * 64), LEAST_REST);
+        assert_eq!(disturbed_after(LEAST_REST), LEAST_REST);
         (0..20).for_each(|_| _ = disturbed_after(0));
         assert_eq!(disturbed_after(0), MOST_REST);
     }
