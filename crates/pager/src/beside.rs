@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::proc::Proc;
-use crate::scheduling::{Scheduling, Taken};
+use crate::scheduling::{Scheduling, Taken, keep_io_rank};
 
 /// Faults between two looks at where the program runs.
 const FAULTS_A_LOOK: u32 = 64;
@@ -57,6 +57,7 @@ pub(crate) struct Beside {
 impl Beside {
     /// For the thread that calls.
     pub(crate) fn new() -> Beside {
+        keep_io_rank();
         // The slice is what it will have with the other policy, too; it takes its turn sooner by that.
         let own = Scheduling::own().map(Scheduling::promptly).filter(|own| is_allowed() && own.set());
         Beside {

@@ -50,6 +50,26 @@ impl Scheduling {
     }
 }
 
+/// The calling thread's requests to disks keep the rank that its nice value gives them, whatever policy it takes: they would get the
+/// class of idle threads by `SCHED_IDLE`, and such a read is begun when nobody else's request is left, 9 ms late as a rule beside
+/// writes (mq-deadline, kernel 6.18). One that somebody gave it stays.
+pub(crate) fn keep_io_rank() {
+    /// linux/ioprio.h: the thread by its number; the class; the class of all but real-time and idle threads.
+    const WHO_PROCESS: libc::c_int = 1;
+    const CLASS_SHIFT: u32 = 13;
+    const CLASS_BEST_EFFORT: libc::c_long = 2;
+    // SAFETY: no pointers; 0 is the calling thread.
+    let now = unsafe { libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, 0) };
+    // Of class 0 (none): the rank is taken from policy and nice value, whenever a request is made.
+    if now >> CLASS_SHIFT == 0
+        && let Some(own) = Scheduling::own()
+    {
+        let rank = (libc::c_long::from(own.0.sched_nice) + 20) / 5;
+        // SAFETY: no pointers.
+        unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_BEST_EFFORT << CLASS_SHIFT | rank) };
+    }
+}
+
 /// A CPU that is best left to others.
 pub(crate) struct Taken(AtomicUsize);
 
@@ -107,6 +127,18 @@ mod tests {
         // Another source than the structure that was set.
         // SAFETY: no pointers; 0 is the calling thread.
         assert_eq!(unsafe { libc::sched_getscheduler(0) }, libc::SCHED_IDLE);
+    }
+
+    #[test]
+    fn an_idle_thread_reads_as_others_do() {
+        // SAFETY: no pointers; 1 and 0 are the calling thread.
+        let rank = || unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) };
+        assert!(Scheduling::own().unwrap().idle().set());
+        keep_io_rank();
+        // The middle rank of the class "best effort", which has number 2: what a thread of nice value 0 has.
+        assert_eq!(rank(), 2 << 13 | 4);
+        keep_io_rank();
+        assert_eq!(rank(), 2 << 13 | 4);
     }
 
     #[test]
