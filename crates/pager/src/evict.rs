@@ -35,7 +35,7 @@ use crate::link::{Done, Hands};
 use crate::memory::{Inner, Memory};
 use crate::policy::Candidate;
 use crate::proc::Proc;
-use crate::scheduling::Away;
+use crate::scheduling::{Away, Scheduling};
 use crate::table::{Page, State, address_of, page_of};
 use crate::uffd::Put;
 use crate::{SWAP_TYPE, Shared, own_code};
@@ -104,6 +104,10 @@ impl Evictor {
     /// Works until the pager stops.
     pub(crate) fn run(mut self) {
         let shared = self.shared.clone();
+        // Whoever is woken to make room comes too late if it has to wait until others had their slices.
+        if let Some(own) = Scheduling::own() {
+            own.promptly().set();
+        }
         let mut has_begun = false;
         let mut away = Away::new();
         while !shared.stopping.load(Relaxed) {

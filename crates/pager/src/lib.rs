@@ -42,6 +42,7 @@ mod scheduling;
 mod slots;
 mod stream;
 mod table;
+mod tend;
 mod uffd;
 mod watch;
 
@@ -436,10 +437,11 @@ impl Pager {
         let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(PagerError::System)
         };
-        let (watcher, worker) = (shared.clone(), shared.clone());
+        let (watcher, tender, worker) = (shared.clone(), shared.clone(), shared.clone());
         let evictor = evict::Evictor::new(shared.clone());
         let threads = vec![
             thread("uzswap-watch", Box::new(move || watcher.watch()))?,
+            thread("uzswap-tend", Box::new(move || tender.tend()))?,
             thread("uzswap-evict", Box::new(move || evictor.run()))?,
             thread("uzswap-shrink", Box::new(move || worker.cache.run_shrink_worker()))?,
         ];

@@ -1,7 +1,7 @@
-//! Looking: how much memory there is, which processes came and went, and which pages nobody told us of.
+//! Looking: how much memory there is, and which processes came.
 //!
 //! How often follows from the distance to the cap: a program that is far from it must notice nothing, one that is near it
-//! can grow by megabytes in a millisecond.
+//! can grow by megabytes in a millisecond. So nothing is done here that takes longer; that is `tend`'s.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -13,11 +13,8 @@ use zswap::Counter;
 
 use crate::Shared;
 use crate::budget::Sample;
-use crate::discover::REMOVAL;
-use crate::link::{self, Silent, Stage};
-use crate::memory::Memory;
+use crate::link::{self, Silent};
 use crate::scheduling::Scheduling;
-use crate::table::State;
 
 /// Between two looks, at least and at most.
 const NEAR: Duration = Duration::from_millis(1);
@@ -45,28 +42,12 @@ impl Shared {
         if let Some(own) = Scheduling::own() {
             own.promptly().set();
         }
-        let mut last_round = Instant::now();
-        let mut looked_anew = Instant::now();
         let mut silent = VecDeque::new();
         while !self.stopping.load(Relaxed) {
             self.accept(&mut silent);
             self.hand_over();
             self.measure();
             let room = self.budget.near().saturating_sub(self.budget.estimate());
-            if last_round.elapsed() > Duration::from_millis(50) {
-                last_round = Instant::now();
-                self.bury();
-                self.sweep_candidates();
-                if room == 0 {
-                    self.keep_for_the_kernel();
-                }
-                (self.publish)(&self.counters, &self.accessed_bits());
-            }
-            if looked_anew.elapsed() > REMOVAL {
-                looked_anew = Instant::now();
-                // What could not be managed may be now.
-                self.unmanageable.store(0, Relaxed);
-            }
             // The end unparks it.
             std::thread::park_timeout(if silent.is_empty() { pause(room) } else { NEAR });
         }
@@ -103,46 +84,6 @@ impl Shared {
         }
         sample.pool = self.cache.stats().get(Counter::PoolTotalSize);
         self.budget.measured(sample);
-    }
-
-    /// Lets go of processes and memories that ended.
-    fn bury(self: &Arc<Self>) {
-        let processes = self.processes.lock().clone();
-        processes.iter().filter(|it| it.proc.is_only_agent()).for_each(|process| process.dismiss());
-        // Not under the lock of the list: whoever holds a memory's hands may want that.
-        let mut gone = self.processes.lock().clone();
-        gone.retain(|process| process.is_gone());
-        self.processes.lock().retain(|process| !gone.iter().any(|gone| Arc::ptr_eq(gone, process)));
-        for process in gone {
-            if let Stage::Managed(memory) = &*process.state.lock() {
-                *memory.hands.lock() = None;
-            }
-        }
-        let memories = self.books.lock().memories();
-        for memory in memories {
-            if memory.uffd.is_dead(memory.probe) {
-                self.end(&memory);
-            }
-        }
-    }
-
-    /// A memory is no more: its slots are free, its thread ends.
-    fn end(&self, memory: &Memory) {
-        let mut slots = Vec::new();
-        let mut inner = memory.inner.lock();
-        while inner.batch.is_some() {
-            memory.settled.wait(&mut inner);
-        }
-        inner.draining = true;
-        inner.table.take(0, u64::MAX, |_, state| {
-            if let State::Slot(slot) = state {
-                slots.push(slot);
-            }
-        });
-        drop(inner);
-        self.release_all(&slots);
-        self.books.lock().leave(memory.number);
-        memory.tell_end();
     }
 }
 

@@ -1,0 +1,80 @@
+//! What has to be done now and then, and does not hurry: to let go of what ended, to look at what has changed without a word, to
+//! tell the figures.
+//!
+//! Some of it takes as long as a program takes to grow by many megabytes: to know what children find empty, the kernel walks all of a
+//! memory, 9 ms for node in 130 MiB. Whoever looks how much memory there is cannot be kept that long.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crate::Shared;
+use crate::discover::REMOVAL;
+use crate::link::Stage;
+use crate::memory::Memory;
+use crate::table::State;
+
+/// Between two rounds.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Shared {
+    /// The thread for that.
+    pub(crate) fn tend(self: &Arc<Self>) {
+        let mut looked_anew = Instant::now();
+        while !self.stopping.load(Relaxed) {
+            // The end unparks it.
+            std::thread::park_timeout(PAUSE);
+            self.bury();
+            self.sweep_candidates();
+            if self.budget.estimate() >= self.budget.near() {
+                self.keep_for_the_kernel();
+            }
+            if looked_anew.elapsed() > REMOVAL {
+                looked_anew = Instant::now();
+                // What could not be managed may be now.
+                self.unmanageable.store(0, Relaxed);
+            }
+            (self.publish)(&self.counters, &self.accessed_bits());
+        }
+    }
+
+    /// Lets go of processes and memories that ended.
+    fn bury(self: &Arc<Self>) {
+        let processes = self.processes.lock().clone();
+        processes.iter().filter(|it| it.proc.is_only_agent()).for_each(|process| process.dismiss());
+        // Not under the lock of the list: whoever holds a memory's hands may want that.
+        let mut gone = self.processes.lock().clone();
+        gone.retain(|process| process.is_gone());
+        self.processes.lock().retain(|process| !gone.iter().any(|gone| Arc::ptr_eq(gone, process)));
+        for process in gone {
+            if let Stage::Managed(memory) = &*process.state.lock() {
+                *memory.hands.lock() = None;
+            }
+        }
+        let memories = self.books.lock().memories();
+        for memory in memories {
+            if memory.uffd.is_dead(memory.probe) {
+                self.end(&memory);
+            }
+        }
+    }
+
+    /// A memory is no more: its slots are free, its thread ends.
+    fn end(&self, memory: &Memory) {
+        let mut slots = Vec::new();
+        let mut inner = memory.inner.lock();
+        while inner.batch.is_some() {
+            memory.settled.wait(&mut inner);
+        }
+        inner.draining = true;
+        inner.table.take(0, u64::MAX, |_, state| {
+            if let State::Slot(slot) = state {
+                slots.push(slot);
+            }
+        });
+        drop(inner);
+        self.release_all(&slots);
+        self.books.lock().leave(memory.number);
+        memory.tell_end();
+    }
+}
