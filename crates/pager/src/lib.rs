@@ -88,7 +88,7 @@ pub struct Config {
     pub cache: Arc<Zswap>,
     /// Pages of swap type 0.
     pub slots: u32,
-    /// Where swap type 0 has a device: bytes that the pool may take. The cache has this limit, and gets lower ones as long as nobody
+    /// Where swap type 0 has a device: bytes that the pool may take at first. The cache has this limit, and gets others as long as nobody
     /// else sets it.
     pub pool: Option<u64>,
     /// Where agents connect; nothing is there yet.

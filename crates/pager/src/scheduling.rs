@@ -66,7 +66,9 @@ pub(crate) fn keep_io_rank() {
     {
         let rank = (libc::c_long::from(own.0.sched_nice) + 20) / 5;
         // SAFETY: no pointers.
-        unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_BEST_EFFORT << CLASS_SHIFT | rank) };
+        unsafe {
+            libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_BEST_EFFORT << CLASS_SHIFT | rank)
+        };
     }
 }
 

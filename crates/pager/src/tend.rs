@@ -22,8 +22,6 @@ impl Shared {
     pub(crate) fn tend(self: &Arc<Self>) {
         let mut looked_anew = Instant::now();
         while !self.stopping.load(Relaxed) {
-            // The end unparks it.
-            std::thread::park_timeout(PAUSE);
             self.bury();
             self.sweep_candidates();
             if self.budget.estimate() >= self.budget.near() {
@@ -35,6 +33,8 @@ impl Shared {
                 self.unmanageable.store(0, Relaxed);
             }
             (self.publish)(&self.counters, &self.accessed_bits());
+            // The end unparks it.
+            std::thread::park_timeout(PAUSE);
         }
     }
 

@@ -34,8 +34,8 @@ const LEAST_CAP: u64 = 8 << 20;
 const UNLIMITED: u32 = 1 << 29;
 /// The default size of a swap file, in caps.
 const SWAP_CAPS: u64 = 4;
-/// The share of the cap that compressed pages may take before the oldest go to the swap file: the kernel's `max_pool_percent`, 20. The pager
-/// lowers it as long as programs have more use for the memory.
+/// The share of the cap that compressed pages may take at first before the oldest go to the swap file: the kernel's `max_pool_percent`, 20.
+/// The pager moves it, as programs have more use for the memory in the pool or out of it.
 const POOL_SHARE: u64 = 5;
 
 /// Where the agent's file goes if nothing can be executed in the run directory.
