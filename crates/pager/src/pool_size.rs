@@ -90,9 +90,13 @@ impl PoolSize {
         #[expect(clippy::cast_precision_loss, reason = "a comparison of estimates")]
         let cost = |pages: u64, each: Duration| pages as f64 * each.as_secs_f64();
         let (for_nothing, saved) = (cost(soon, AWAY), cost(loaded.saturating_sub(soon), a_read));
-        if for_nothing > CLEARLY * saved {
+        // With more than it began with, programs may be left with too little to work at all: where many wait for slow reads at once,
+        // those cost less than they take, and half of what comes back soon is a sign of that.
+        let may_grow = limit < self.begun_with || soon * 2 < loaded;
+        let is_too_much = limit > self.begun_with && soon * 3 > loaded * 2;
+        if for_nothing > CLEARLY * saved || is_too_much {
             (limit / 4 * 3).max(self.begun_with / LEAST)
-        } else if saved > CLEARLY * for_nothing {
+        } else if saved > CLEARLY * for_nothing && may_grow {
             (limit / 4 * 5).min(self.begun_with.saturating_mul(MOST))
         } else {
             limit
@@ -110,6 +114,13 @@ mod tests {
         assert_eq!(size.wanted(1 << 20, 2048, 2000), (1 << 20) / 4 * 3, "most came back at once");
         assert_eq!(size.wanted(3 << 20, 2048, 0), 3 << 20, "it is the most already");
         assert_eq!(size.wanted(1 << 20, 2048, 0), (1 << 20) / 4 * 5, "all would have been read");
+        assert_eq!(size.wanted(1 << 20, 2048, 1024), 1 << 20, "half would have been there");
+        assert_eq!(size.wanted(2 << 20, 2048, 1024), 2 << 20, "the same, and it has more than at first");
+        assert_eq!(
+            size.wanted(2 << 20, 2048, 1400),
+            (2 << 20) / 4 * 3,
+            "more than two thirds would have been there"
+        );
         assert_eq!(size.wanted(1 << 19, 2048, 0), (1 << 19) / 4 * 5, "all would have been read");
         assert_eq!(size.wanted(1 << 16, 2048, 2048), 1 << 16, "it is the least");
         // 100 us a page that is read, 20 us a page that was out for nothing.
