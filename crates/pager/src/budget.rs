@@ -24,7 +24,7 @@ const LEFT_FREE: u64 = 4;
 
 /// What this process takes beside the pool once something leaves: buffers, tables, code that was not needed before. Less than
 /// that is not there yet, and comes when memory is scarce already.
-const AT_WORK: u64 = 11 << 19;
+const AT_WORK: u64 = 7 << 19;
 
 /// The joint maximum of a run.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]

@@ -170,6 +170,37 @@ impl Uffd {
         self.ioctl(ioctl::UFFDIO_REGISTER, &mut uffdio_register { range, mode, ioctls: 0 })
     }
 
+    /// One that reports nothing and takes no right. What is registered with it ([`Uffd::map_singly`]) is mapped page by page as long as
+    /// this is open.
+    ///
+    /// # Errors
+    /// ENOSYS, or what a seccomp filter says: there is no userfaultfd; EINVAL: the kernel lacks a feature.
+    pub fn silent() -> io::Result<Uffd> {
+        let flags = libc::O_CLOEXEC.cast_unsigned() | nr::UFFD_USER_MODE_ONLY;
+        // SAFETY: makes a descriptor.
+        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
+        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+        // SAFETY: just made, and nobody else's.
+        let uffd = Uffd(unsafe { OwnedFd::from_raw_fd(fd) });
+        let features = u64::from(nr::UFFD_FEATURE_WP_ASYNC);
+        uffd.ioctl(
+            ioctl::UFFDIO_API,
+            &mut nr::uffdio_api { api: u64::from(nr::UFFD_API), features, ioctls: 0 },
+        )?;
+        Ok(uffd)
+    }
+
+    /// Of this range, the kernel maps the page that is touched and none around it. It could be protected from writes, which the kernel would
+    /// note for each page by itself (Linux 6.7, `uffd_disable_fault_around`); nobody ever does that.
+    ///
+    /// # Errors
+    /// EBUSY: another userfaultfd has it; EPERM: it is a file that is mapped to be shared, and not to be written.
+    pub fn map_singly(&self, start: u64, end: u64) -> io::Result<()> {
+        let range = uffdio_range { start, len: end - start };
+        let mode = u64::from(nr::UFFDIO_REGISTER_MODE_WP);
+        self.ioctl(ioctl::UFFDIO_REGISTER, &mut uffdio_register { range, mode, ioctls: 0 })
+    }
+
     /// Faults there are the kernel's again.
     ///
     /// # Errors
