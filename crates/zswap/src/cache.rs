@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use swapfile::{Latched, SwapDevice};
 use zcomp::LookupError;
@@ -419,9 +418,6 @@ impl Zswap {
         }
         state
     }
-
-    /// How long the shrink worker sleeps between looks at compaction.
-    pub(crate) const TICK: Duration = Duration::from_secs(1);
 }
 
 fn find_compressor(lookup: Lookup, text: &str) -> Result<Arc<dyn zcomp::Compressor>, ParamError> {

@@ -2,13 +2,15 @@
 //!
 //! The engine starts no threads. A caller lends one to [`Zswap::run_shrink_worker`]; without it a full pool stays full
 //! until pages leave by themselves. The worker compacts before it writes back, because moving objects is cheaper than I/O,
-//! and looks once a second whether freed objects left holes worth compacting.
+//! and looks now and then whether freed objects left holes worth compacting: once a second, and where it finds some, ever sooner. Under a
+//! program that takes 100 000 pages a second out of the pool and puts others in, holes were a twentieth of the pool after half a second.
 //!
 //! The shrinker's inputs, as in kernel 6.12: how many entries could leave (the length of the LRU), how many pages were
 //! read back from disk since it last asked (each says that too much was written back), and how well pages compress (a
 //! page that compresses well costs little to keep).
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use crate::cache::Zswap;
 use crate::stats::Counter;
@@ -17,6 +19,14 @@ use crate::writeback::Batch;
 
 /// Failed steps after which a run of the worker gives up, as in the kernel.
 const FAILURES: usize = 16;
+
+/// Compaction is worth it where it gives back such a part of the pool.
+const WORTH_IT: usize = 64;
+/// The worker sleeps no longer than this: gauges are to be fresh.
+const TICK: Duration = Duration::from_secs(1);
+/// Between two looks at compaction, at least; and so many times as long as one took.
+const LEAST_PAUSE: Duration = Duration::from_millis(30);
+const PAUSE: u32 = 32;
 
 /// What the worker is asked to do, and the memory it works with.
 pub(crate) struct Requests {
@@ -61,10 +71,12 @@ impl Zswap {
     /// Works for the cache on the caller's thread until [`Zswap::stop_shrink_worker`] is called: shrinks a full pool to
     /// `accept_threshold_percent`, compacts, and keeps the gauges fresh.
     pub fn run_shrink_worker(&self) {
+        let (mut looked, mut pause) = (Instant::now(), LEAST_PAUSE);
         loop {
             let mut wanted = self.requests.wanted.lock();
             if !wanted.shrink && !wanted.stop {
-                self.requests.wake.wait_for(&mut wanted, Zswap::TICK);
+                let due_in = pause.saturating_sub(looked.elapsed());
+                self.requests.wake.wait_for(&mut wanted, due_in.min(TICK));
             }
             if wanted.stop {
                 return;
@@ -73,8 +85,11 @@ impl Zswap {
             drop(wanted);
             if shrink {
                 self.shrink();
-            } else {
-                self.compact_if_worth_it();
+            } else if looked.elapsed() >= pause {
+                let begun = Instant::now();
+                let was_worth_it = self.compact_if_worth_it();
+                looked = Instant::now();
+                pause = next_pause(pause, was_worth_it, looked - begun);
             }
             self.publish_gauges();
         }
@@ -146,16 +161,17 @@ impl Zswap {
             .sum()
     }
 
-    /// Compacts where at least a sixteenth of the pool could be given back.
-    fn compact_if_worth_it(&self) {
-        const SHARE: usize = 16;
+    /// Compacts where enough of the pool could be given back. Whether that was so.
+    fn compact_if_worth_it(&self) -> bool {
         let pools: Vec<_> = self.workers.one().pools.iter().map(|(_, pool)| pool.clone()).collect();
         let freeable: usize =
             pools.iter().flat_map(|pool| pool.zpool.class_stats()).map(|class| class.freeable).sum();
         let total: usize = pools.iter().map(|pool| pool.zpool.total_pages()).sum();
-        if freeable > 0 && freeable >= total / SHARE {
+        let is_worth_it = freeable > 0 && freeable >= total / WORTH_IT;
+        if is_worth_it {
             self.compact();
         }
+        is_worth_it
     }
 
     /// Under memory pressure: how many pages could leave the pool for the device with profit. 0 where `shrinker_enabled`
@@ -198,5 +214,28 @@ impl Zswap {
             self.compact();
         }
         written
+    }
+}
+
+/// How long until the next look at compaction, after one that came `pause` after the one before.
+fn next_pause(pause: Duration, was_worth_it: bool, took: Duration) -> Duration {
+    let next = if was_worth_it { pause / 2 } else { pause * 2 };
+    next.clamp(LEAST_PAUSE, TICK).max(took * PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_come_sooner_where_they_find_something_and_take_a_bounded_share_of_the_time() {
+        let after =
+            |looks: [bool; 8], took| looks.into_iter().fold(TICK, |pause, was| next_pause(pause, was, took));
+        assert_eq!(after([true; 8], Duration::ZERO), LEAST_PAUSE);
+        assert_eq!(after([false; 8], Duration::ZERO), TICK);
+        assert_eq!(next_pause(LEAST_PAUSE, false, Duration::ZERO), LEAST_PAUSE * 2);
+        let long = Duration::from_millis(100);
+        assert_eq!(after([true; 8], long), long * PAUSE);
+        assert_eq!(after([false; 8], long), long * PAUSE);
     }
 }

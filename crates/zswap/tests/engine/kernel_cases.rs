@@ -92,12 +92,10 @@ fn writeback_enabled() {
         let used = cache.counter(Counter::PoolTotalSize) + cache.counter(Counter::MetadataBytes);
         let percent = (used / 2 * 100 / (5 * 8 * MIB)).max(1);
         assert!(percent * 5 * 8 * MIB / 100 < used);
-        std::thread::scope(|threads| {
-            threads.spawn(|| cache.run_shrink_worker());
+        with_worker(&cache, || {
             // A lower limit wakes the worker itself.
             cache.set(Param::MaxPoolPercent, &percent.to_string()).unwrap();
             wait_until("writeback", || cache.counter(Counter::Zswpwb) > 0);
-            cache.stop_shrink_worker();
         });
         assert_eq!(cache.counter(Counter::Zswpwb), cache.counter(Counter::WrittenBackPages), "{name}");
         let sources = (0..1024).map(|offset| {
@@ -108,6 +106,29 @@ fn writeback_enabled() {
         let from_device = sources.filter(|source| *source == Source::Device).count() as u64;
         assert_eq!(from_device, cache.counter(Counter::Zswpwb));
     }
+}
+
+/// Beyond the kernel: holes that freed objects leave are given back though nobody asks for it, large ones and small.
+#[test]
+fn holes_are_given_back() {
+    let (cache, _) = cache("default", &[], 64 * MIB);
+    let page = |offset: u32| noisy(u64::from(offset), 2048);
+    let overhead =
+        || cache.counter(Counter::PoolTotalSize) as f64 / cache.counter(Counter::CompressedBytes) as f64;
+    let stays_of = [|offset: &u32| offset.is_multiple_of(4), |offset: &u32| !offset.is_multiple_of(25)];
+    with_worker(&cache, || {
+        for stays in stays_of {
+            for offset in 0..4096 {
+                cache.swap_out(at(offset), &page(offset)).unwrap();
+            }
+            let full = overhead();
+            (0..4096).filter(|offset| !stays(offset)).for_each(|offset| cache.invalidate_page(at(offset)));
+            wait_until("compaction", || overhead() < full * 1.02);
+            for offset in (0..4096).filter(stays) {
+                expect(&cache, offset, &page(offset), Source::Cache);
+            }
+        }
+    });
 }
 
 /// test_zswap_writeback_disabled, as far as it is about one cache: nothing leaves where nothing can be written to.

@@ -287,10 +287,8 @@ fn the_worker_profiles_shrink_to_the_threshold() {
         }
         assert_eq!(cache.counter(Counter::WrittenBackPages), 0, "{name}: a store wrote back");
         assert_eq!(cache.store(at(stored), &compressible(1)), Err(Refusal::PoolLimit), "{name}");
-        std::thread::scope(|threads| {
-            threads.spawn(|| cache.run_shrink_worker());
+        with_worker(&cache, || {
             wait_until("the worker", || cache.store(at(stored), &compressible(1)).is_ok());
-            cache.stop_shrink_worker();
         });
         let held = cache.counter(Counter::PoolTotalSize) + cache.counter(Counter::MetadataBytes);
         let limit = cache.counter(Counter::PoolLimitBytes);

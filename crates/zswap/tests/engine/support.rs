@@ -134,6 +134,21 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Does something while a thread is the cache's worker, which ends with it, also by a panic.
+pub fn with_worker(cache: &Zswap, act: impl FnOnce()) {
+    struct Stop<'a>(&'a Zswap);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.stop_shrink_worker();
+        }
+    }
+    std::thread::scope(|threads| {
+        let _stop = Stop(cache);
+        threads.spawn(|| cache.run_shrink_worker());
+        act();
+    });
+}
+
 /// Time in which a thread that does not wait as it should would be done.
 pub fn linger() {
     std::thread::sleep(Duration::from_millis(50));
