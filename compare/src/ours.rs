@@ -1,5 +1,6 @@
 //! `uzswap run` of this build, measured as the rivals are.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,17 +34,29 @@ pub fn ready() -> Result<(), String> {
     if uzswap().exists() { Ok(()) } else { Err("the command uzswap is not built beside this one".to_owned()) }
 }
 
+fn command(cap: u64, options: &[&OsStr], load: &Load<'_>) -> Command {
+    let mut command = Command::new(uzswap());
+    command.args(["run", "--memory", &cap.to_string()]).args(options).arg("--").args(&load.words);
+    command
+}
+
+/// Runs a program under `cap` bytes to see how long it takes, and looks at it as at one that runs alone: to look at the memory of each
+/// process is work, too, that a program would have to share two CPUs with. `None`: it did not end well, which has been said.
+pub fn timed(cap: u64, load: &Load<'_>) -> Option<Ran> {
+    let group = unlimited();
+    measured(&mut command(cap, &[], load), &group, load.client, |_| charged(&group))
+}
+
 /// Runs a program under `cap` bytes, with a swap file if there is one, and counts in `tries`. `None`: it did not end well,
 /// which has been said.
 pub fn run(cap: u64, swap: Option<&Path>, load: &Load<'_>, tries: &mut Tries) -> Option<Own> {
     let dir = tempfile::tempdir().expect("a directory");
     let stats = dir.path().join("stats");
-    let mut command = Command::new(uzswap());
-    command.args(["run", "--memory", &cap.to_string(), "--stats"]).arg(&stats);
+    let mut options = vec!["--stats".as_ref(), stats.as_os_str()];
     if let Some(swap) = swap {
-        command.arg("--swap").arg(swap);
+        options.extend(["--swap".as_ref(), swap.as_os_str()]);
     }
-    command.arg("--").args(&load.words);
+    let mut command = command(cap, &options, load);
     let group = unlimited();
     let members = group.path().join("cgroup.procs");
     let mut most = 0;

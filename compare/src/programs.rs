@@ -6,7 +6,7 @@ mod redis;
 use crate::Scale;
 use crate::duel::{self, Contest, Figure, MEAN};
 use crate::figures::{geometric_mean, median};
-use crate::measure::{Load, Tries, measured, unlimited};
+use crate::measure::{Load, measured, unlimited};
 use crate::ours;
 use crate::proc::charged;
 use crate::report::Report;
@@ -157,10 +157,7 @@ fn without_pressure(report: &mut Report, name: &str, load: &Load<'_>, rounds: us
         let group = unlimited();
         measured(&mut load.command(), &group, load.client, |_| charged(&group))
     };
-    let run_ours = || {
-        ours::run(FAR, None, load, &mut Tries::default())
-            .unwrap_or_else(|| panic!("{name} does not end with room"))
-    };
+    let run_ours = || ours::timed(FAR, load).unwrap_or_else(|| panic!("{name} does not end with room"));
     for round in 0..rounds {
         // Who comes second finds what the first left: files that were read, memory that was used.
         let (ran, own) = if round % 2 == 0 {
@@ -170,11 +167,11 @@ fn without_pressure(report: &mut Report, name: &str, load: &Load<'_>, rounds: us
             let own = run_ours();
             (run_alone()?, own)
         };
-        assert_eq!(own.ran.text, ran.text, "{name}: another result");
+        assert_eq!(own.text, ran.text, "{name}: another result");
         takes.push(ran.peak as f64);
         alone.push(ran.seconds);
-        with_room.push(own.ran.seconds);
-        ratios.push(own.ran.seconds / ran.seconds);
+        with_room.push(own.seconds);
+        ratios.push(own.seconds / ran.seconds);
         prints = Some(ran.text);
     }
     let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.3}")).collect();
