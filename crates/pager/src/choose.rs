@@ -52,15 +52,15 @@ impl Chooser {
         self.next.push(candidate);
     }
 
-    /// Candidates of one memory, up to a batch. Stale ones are among them.
-    pub(crate) fn choose(&mut self) -> Option<(Option<Arc<Memory>>, Vec<Candidate>)> {
+    /// Candidates of one memory, at most so many. Stale ones are among them.
+    pub(crate) fn choose(&mut self, most: usize) -> Option<(Option<Arc<Memory>>, Vec<Candidate>)> {
         self.fill();
         let number = self.next.first()?.memory;
         let (mut chosen, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.next).into_iter().partition(|candidate| candidate.memory == number);
         self.next = rest;
-        if chosen.len() > BATCH {
-            let more = chosen.split_off(BATCH);
+        if chosen.len() > most {
+            let more = chosen.split_off(most);
             self.next.splice(0..0, more);
         }
         Some((self.shared.books.lock().memory(number), chosen))

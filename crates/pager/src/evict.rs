@@ -47,6 +47,12 @@ const LEAST_REST: Duration = Duration::from_millis(100);
 const MOST_REST: Duration = Duration::from_secs(2);
 /// How long there has to be nothing to gain before that is said.
 const DRY_LIMIT: Duration = Duration::from_millis(200);
+/// Between two looks whether the pool has given way to programs.
+const GIVING_WAY: Duration = Duration::from_millis(2);
+/// What storing a batch may take before the next has fewer pages, and how few it may come to: while a batch is stored, nobody finds
+/// what programs take without a fault of ours.
+const SLOW: Duration = Duration::from_millis(2);
+const LEAST_BATCH: usize = 32;
 /// A batch of which less than this share finds a place gains nothing.
 const LEAST_SHARE: usize = 8;
 
@@ -85,6 +91,8 @@ pub(crate) struct Evictor {
     buffers: Vec<Part>,
     /// Orders are large; one is enough.
     command: Box<Command>,
+    /// Pages of a batch, at most.
+    most: usize,
     /// Since when nothing has been to gain.
     stuck_since: Option<Instant>,
 }
@@ -97,6 +105,7 @@ impl Evictor {
             busy: HashSet::new(),
             buffers: Vec::new(),
             command: Box::new(Command::new(Action::Move)),
+            most: BATCH,
             stuck_since: None,
         }
     }
@@ -137,10 +146,18 @@ impl Evictor {
         let came_back = || shared.counters.restored_pages.get();
         let mut gained = 0;
         let mut dry: Option<Dry> = None;
+        let mut cramped_since = None;
         while shared.budget.estimate() > shared.budget.low() && !shared.stopping.load(Relaxed) {
             if shared.budget.anonymous() < shared.budget.floor() {
+                let since = *cramped_since.get_or_insert_with(Instant::now);
+                let may_wait = since.elapsed() < DRY_LIMIT && shared.has_device();
+                if may_wait && shared.pool_size.give_way(&shared.cache) {
+                    std::thread::park_timeout(GIVING_WAY);
+                    continue;
+                }
                 return false;
             }
+            cramped_since = None;
             away.keep(&shared.taken);
             shared.find_unknown();
             let deferred = shared.counters.deferred_pages.get();
@@ -149,7 +166,8 @@ impl Evictor {
                 gained += left as u64;
                 shared.budget.gave_up.store(false, Relaxed);
                 if shared.has_device() {
-                    shared.pool_size.settle(&shared.cache);
+                    let cramped = shared.budget.anonymous() < shared.budget.floor() * 2;
+                    shared.pool_size.settle(&shared.cache, cramped);
                 }
                 continue;
             }
@@ -208,7 +226,7 @@ impl Evictor {
             if self.shared.books.lock().slots.free_count() * LEAST_SHARE < BATCH {
                 return 0;
             }
-            let Some((memory, candidates)) = self.chooser.choose() else { return 0 };
+            let Some((memory, candidates)) = self.chooser.choose(self.most) else { return 0 };
             // A memory that ended leaves candidates behind.
             let Some(memory) = memory else { continue };
             let mut hands = memory.hands.lock();
@@ -336,7 +354,9 @@ impl Evictor {
             let _ = hands.begin(self.order(Action::Empty, &[]));
         }
         shared.budget.sub((moved * PAGE_SIZE) as u64);
+        let begun = Instant::now();
         shared.store(&batch);
+        self.most = next_most(self.most, begun.elapsed());
         let gained = (0..moving.len()).filter(|&at| batch.slot(at).is_some()).count();
         let mut inner = memory.inner.lock();
         while !self.note(memory, &mut inner, &mut moving, &batch) {
@@ -544,6 +564,17 @@ impl Evictor {
     }
 }
 
+/// How many pages the next batch may have, after one of `most` was stored in this time.
+fn next_most(most: usize, took: Duration) -> usize {
+    if took > SLOW {
+        (most / 2).max(LEAST_BATCH)
+    } else if took < SLOW / 4 {
+        (most * 2).min(BATCH)
+    } else {
+        most
+    }
+}
+
 /// Reads each run of moved pages with `read`, which tells how many it read. Whether all were.
 fn read_moved(
     staging: u64,
@@ -576,5 +607,18 @@ impl Shared {
             let _ = self.cache.set(zswap::Param::MaxPoolBytes, UNLIMITED);
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_shrink_where_storing_is_slow_and_grow_again() {
+        let after = |most, took| (0..10).fold(most, |most, _| next_most(most, took));
+        assert_eq!(after(BATCH, SLOW * 2), LEAST_BATCH);
+        assert_eq!(after(LEAST_BATCH, SLOW / 8), BATCH);
+        assert_eq!(after(BATCH / 2, SLOW / 2), BATCH / 2);
     }
 }

@@ -4,10 +4,12 @@
 //! comes back after fewer evictions than the pool has pages of memory would not have left if the program had had that memory:
 //! it went out and in for nothing. What comes back later would have come from the file. The kernel gives its pool a fixed share; here
 //! both are counted, weighed with the time they take, and the limit moves towards whatever takes less, between a part and a multiple of
-//! what it began with.
+//! what it began with. What is read all the same counts for the pool, too: with more of it, some would not be.
 //!
-//! It trades a look at two counters a batch. What it can never do: leave these bounds; move a limit that it has seen somebody else
-//! set; or know what the program will do next.
+//! Where programs have nothing more to give, the pool has: what it holds leaves for the file, oldest first.
+//!
+//! It trades a look at three counters a batch. What it can never do: leave these bounds; move a limit that it has seen somebody else
+//! set; or know what the program will do next, and so which of the reads a larger pool would spare.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -35,8 +37,8 @@ pub(crate) struct PoolSize {
     /// Pages read from the swap file, and how long that took, in nanoseconds.
     read: AtomicU64,
     reading: AtomicU64,
-    /// Pages that had come from the pool, and those that had come soon, at the last decision.
-    last: [AtomicU64; 2],
+    /// At the last decision: pages that had come from the pool, those that had come soon, and those that had been read.
+    last: [AtomicU64; 3],
 }
 
 impl PoolSize {
@@ -48,7 +50,7 @@ impl PoolSize {
             soon: AtomicU64::new(0),
             read: AtomicU64::new(0),
             reading: AtomicU64::new(0),
-            last: [const { AtomicU64::new(0) }; 2],
+            last: [const { AtomicU64::new(0) }; 3],
         }
     }
 
@@ -65,31 +67,50 @@ impl PoolSize {
         self.reading.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// Moves the limit of `cache` if it is time for that. One thread does.
-    pub(crate) fn settle(&self, cache: &Zswap) {
-        let now = [cache.stats().get(Counter::Zswpin), self.soon.load(Relaxed)];
-        let [loaded, soon] = [0, 1].map(|at| now[at].saturating_sub(self.last[at].load(Relaxed)));
-        if loaded < SAMPLE {
+    /// Moves the limit of `cache` if it is time for that. One thread does. `cramped`: programs have hardly more left than the least.
+    pub(crate) fn settle(&self, cache: &Zswap, cramped: bool) {
+        let now = [cache.stats().get(Counter::Zswpin), self.soon.load(Relaxed), self.read.load(Relaxed)];
+        let [loaded, soon, read] = [0, 1, 2].map(|at| now[at].saturating_sub(self.last[at].load(Relaxed)));
+        if loaded + read < SAMPLE {
             return;
         }
         self.last.iter().zip(now).for_each(|(last, now)| last.store(now, Relaxed));
         let limit = self.limit.load(Relaxed);
-        let wanted = self.wanted(limit, loaded, soon);
-        // As long as it is the one that was set here.
-        if wanted != limit
-            && cache.get(Param::MaxPoolBytes) == Some(limit.to_string())
-            && cache.set(Param::MaxPoolBytes, &wanted.to_string()).is_ok()
-        {
-            self.limit.store(wanted, Relaxed);
+        let wanted = self.wanted(limit, loaded, soon, read);
+        if wanted < limit || !cramped {
+            self.set(cache, limit, wanted);
         }
     }
 
-    fn wanted(&self, limit: u64, loaded: u64, soon: u64) -> u64 {
-        let read = self.read.load(Relaxed);
-        let a_read = self.reading.load(Relaxed).checked_div(read).map_or(UNREAD, Duration::from_nanos);
+    /// For programs that have nothing left to give: less for the pool of `cache`, and what it holds beyond that leaves for the file. Whether
+    /// it does: `false` where it has the least, or somebody else set its limit.
+    pub(crate) fn give_way(&self, cache: &Zswap) -> bool {
+        let limit = self.limit.load(Relaxed);
+        let held = cache.stats().get(Counter::PoolTotalSize);
+        // What was asked for before is still under way.
+        held > limit || self.set(cache, limit, (limit.min(held) / 4 * 3).max(self.begun_with / LEAST))
+    }
+
+    /// Sets another limit, as long as the one that is set was set here. Whether it did.
+    fn set(&self, cache: &Zswap, limit: u64, wanted: u64) -> bool {
+        let done = wanted != limit
+            && cache.get(Param::MaxPoolBytes) == Some(limit.to_string())
+            && cache.set(Param::MaxPoolBytes, &wanted.to_string()).is_ok();
+        if done {
+            self.limit.store(wanted, Relaxed);
+        }
+        done
+    }
+
+    fn wanted(&self, limit: u64, loaded: u64, soon: u64, read: u64) -> u64 {
+        let a_read = self
+            .reading
+            .load(Relaxed)
+            .checked_div(self.read.load(Relaxed))
+            .map_or(UNREAD, Duration::from_nanos);
         #[expect(clippy::cast_precision_loss, reason = "a comparison of estimates")]
         let cost = |pages: u64, each: Duration| pages as f64 * each.as_secs_f64();
-        let (for_nothing, saved) = (cost(soon, AWAY), cost(loaded.saturating_sub(soon), a_read));
+        let (for_nothing, saved) = (cost(soon, AWAY), cost(loaded.saturating_sub(soon) + read, a_read));
         // With more than it began with, programs may be left with too little to work at all: where many wait for slow reads at once,
         // those cost less than they take, and half of what comes back soon is a sign of that.
         let may_grow = limit < self.begun_with || soon * 2 < loaded;
@@ -111,24 +132,30 @@ mod tests {
     #[test]
     fn it_moves_towards_what_costs_less_and_stays_within_its_bounds() {
         let size = PoolSize::new(1 << 20);
-        assert_eq!(size.wanted(1 << 20, 2048, 2000), (1 << 20) / 4 * 3, "most came back at once");
-        assert_eq!(size.wanted(3 << 20, 2048, 0), 3 << 20, "it is the most already");
-        assert_eq!(size.wanted(1 << 20, 2048, 0), (1 << 20) / 4 * 5, "all would have been read");
-        assert_eq!(size.wanted(1 << 20, 2048, 1024), 1 << 20, "half would have been there");
-        assert_eq!(size.wanted(2 << 20, 2048, 1024), 2 << 20, "the same, and it has more than at first");
+        assert_eq!(size.wanted(1 << 20, 2048, 2000, 0), (1 << 20) / 4 * 3, "most came back at once");
+        assert_eq!(size.wanted(3 << 20, 2048, 0, 0), 3 << 20, "it is the most already");
+        assert_eq!(size.wanted(1 << 20, 2048, 0, 0), (1 << 20) / 4 * 5, "all would have been read");
+        assert_eq!(size.wanted(1 << 20, 2048, 1024, 0), 1 << 20, "half would have been there");
+        assert_eq!(size.wanted(2 << 20, 2048, 1024, 0), 2 << 20, "the same, and it has more than at first");
         assert_eq!(
-            size.wanted(2 << 20, 2048, 1400),
+            size.wanted(2 << 20, 2048, 1400, 0),
             (2 << 20) / 4 * 3,
             "more than two thirds would have been there"
         );
-        assert_eq!(size.wanted(1 << 19, 2048, 0), (1 << 19) / 4 * 5, "all would have been read");
-        assert_eq!(size.wanted(1 << 16, 2048, 2048), 1 << 16, "it is the least");
+        assert_eq!(size.wanted(1 << 19, 2048, 0, 0), (1 << 19) / 4 * 5, "all would have been read");
+        assert_eq!(size.wanted(1 << 16, 2048, 2048, 0), 1 << 16, "it is the least");
+        assert_eq!(
+            size.wanted(1 << 18, 2048, 2048, 2048),
+            (1 << 18) / 4 * 5,
+            "there are more reads than it spares"
+        );
+        assert_eq!(size.wanted(1 << 20, 0, 0, 2048), 1 << 20, "nothing comes back from it");
         // 100 us a page that is read, 20 us a page that was out for nothing.
-        assert_eq!(size.wanted(1 << 19, 6000, 5000), 1 << 19, "they cost the same");
+        assert_eq!(size.wanted(1 << 19, 6000, 5000, 0), 1 << 19, "they cost the same");
         // A faster file.
         size.were_read(1000, Duration::from_millis(20));
-        assert_eq!(size.wanted(1 << 19, 6000, 5000), (1 << 19) / 4 * 3);
-        assert_eq!(size.wanted(1 << 19, 6000, 3000), 1 << 19);
+        assert_eq!(size.wanted(1 << 19, 6000, 5000, 0), (1 << 19) / 4 * 3);
+        assert_eq!(size.wanted(1 << 19, 6000, 3000, 0), 1 << 19);
     }
 
     #[test]
@@ -147,12 +174,50 @@ mod tests {
                 assert!(matches!(loaded, Ok(Some(zswap::Source::Cache))), "{loaded:?}");
                 size.came_back(0);
             }
-            size.settle(&cache);
+            size.settle(&cache, false);
             cache.get(Param::MaxPoolBytes).unwrap()
         };
         assert_eq!(settled(), ((1 << 24) / 4 * 3).to_string());
         cache.set(Param::MaxPoolBytes, "10000000").unwrap();
         assert_eq!(settled(), "10000000");
+    }
+
+    #[test]
+    fn it_gives_way_as_far_as_it_goes_and_grows_no_more_where_programs_have_little() {
+        let mut options = zswap::Options::new(zswap::Profile::named("default").unwrap());
+        options.params = vec![(Param::MaxPoolBytes.name().to_owned(), (1 << 24).to_string())];
+        let cache = Zswap::new(options).unwrap();
+        cache.swapon(0, 1 << 12, None).unwrap();
+        let limit = || cache.get(Param::MaxPoolBytes).unwrap().parse::<u64>().unwrap();
+        let held = || cache.stats().get(Counter::PoolTotalSize);
+        // Half of it is noise.
+        let page = |at: u32| {
+            let mut noise = u64::from(at + 1);
+            std::array::from_fn(|byte| {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                if byte < 2000 { (noise >> 56) as u8 } else { 0 }
+            })
+        };
+        for offset in 0..1000 {
+            cache.store(zswap::SwapEntry { swap_type: 0, offset }, &page(offset)).unwrap();
+        }
+        let size = PoolSize::new(1 << 24);
+        assert!(held() > 1 << 20 && size.give_way(&cache));
+        assert!(limit() < held(), "{} {}", limit(), held());
+        let asked_for = limit();
+        assert!(size.give_way(&cache), "it is under way");
+        assert_eq!(limit(), asked_for);
+        cache.invalidate_area(0);
+        while size.give_way(&cache) {}
+        assert_eq!(limit(), (1 << 24) / LEAST);
+        size.were_read(SAMPLE as usize, Duration::from_millis(200));
+        size.settle(&cache, true);
+        assert_eq!(limit(), (1 << 24) / LEAST, "programs have little");
+        size.were_read(SAMPLE as usize, Duration::from_millis(200));
+        size.settle(&cache, false);
+        assert_eq!(limit(), (1 << 24) / LEAST / 4 * 5);
+        cache.set(Param::MaxPoolBytes, "10000000").unwrap();
+        assert!(!size.give_way(&cache), "somebody else has set it");
     }
 
     #[test]
