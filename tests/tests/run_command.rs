@@ -789,6 +789,32 @@ fn the_oldest_pages_go_to_a_swap_file_or_device() {
     assert_eq!(fs::read(&backing).expect("it is there"), b"worth something");
 }
 
+/// Programs that have mapped files for most of the cap have little that could leave, and what has left is not to take the place of the rest.
+#[test]
+fn the_pool_gives_way_to_mapped_files() {
+    if !under::possible("the_pool_gives_way_to_mapped_files") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let mapped = dir.path().join("mapped");
+    let script = format!(
+        "import mmap, random\nrandom.seed(1)\nfile = open('{}', 'w+b'); file.truncate(36 << 20)\n\
+         m = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)\ns = sum(m[::4096])\n\
+         data = bytearray(20000 * 4096)\n\
+         for at in range(0, len(data), 4096): data[at:at + 1024] = random.randbytes(1024)\n\
+         for n in range(20000):\n  at = random.randrange(20000) * 4096 + random.randrange(1024)\n  \
+         s += data[at]; data[at] = s % 256\nprint(s, sum(data))",
+        mapped.display()
+    );
+    let words = ["python3", "-c", &script];
+    let expected = under::alone(&words);
+    let swap = format!("{},size=256M", dir.path().join("swap").display());
+    let done = under::run(&Uzswap::of_this_tree(), "64M", &["--swap", &swap], &words);
+    assert_eq!(done.output.stdout, expected.stdout, "{:?}", done.output);
+    assert!(done.number("device_writes") > 1000, "{}", done.stats);
+    assert!(done.number("peak_total_bytes") < (64 << 20) * 11 / 10, "{}", done.stats);
+}
+
 #[test]
 fn a_full_swap_file_system_loses_no_page() {
     if !under::possible("a_full_swap_file_system_loses_no_page") {
