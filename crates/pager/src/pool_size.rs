@@ -87,14 +87,21 @@ impl PoolSize {
     pub(crate) fn give_way(&self, cache: &Zswap) -> bool {
         let limit = self.limit.load(Relaxed);
         let held = cache.stats().get(Counter::PoolTotalSize);
-        // What was asked for before is still under way.
-        held > limit || self.set(cache, limit, (limit.min(held) / 4 * 3).max(self.begun_with / LEAST))
+        // What was asked for before may be under way still.
+        PoolSize::is_set_here(cache, limit)
+            && (held > limit
+                || self.set(cache, limit, (limit.min(held) / 4 * 3).max(self.begun_with / LEAST)))
+    }
+
+    /// Whether this limit is that of the cache: some profiles have none, and anybody may set another.
+    fn is_set_here(cache: &Zswap, limit: u64) -> bool {
+        cache.get(Param::MaxPoolBytes) == Some(limit.to_string())
     }
 
     /// Sets another limit, as long as the one that is set was set here. Whether it did.
     fn set(&self, cache: &Zswap, limit: u64, wanted: u64) -> bool {
         let done = wanted != limit
-            && cache.get(Param::MaxPoolBytes) == Some(limit.to_string())
+            && PoolSize::is_set_here(cache, limit)
             && cache.set(Param::MaxPoolBytes, &wanted.to_string()).is_ok();
         if done {
             self.limit.store(wanted, Relaxed);
@@ -198,9 +205,12 @@ mod tests {
                 if byte < 2000 { (noise >> 56) as u8 } else { 0 }
             })
         };
-        for offset in 0..1000 {
-            cache.store(zswap::SwapEntry { swap_type: 0, offset }, &page(offset)).unwrap();
-        }
+        let fill = || {
+            for offset in 0..1000 {
+                cache.store(zswap::SwapEntry { swap_type: 0, offset }, &page(offset)).unwrap();
+            }
+        };
+        fill();
         let size = PoolSize::new(1 << 24);
         assert!(held() > 1 << 20 && size.give_way(&cache));
         assert!(limit() < held(), "{} {}", limit(), held());
@@ -208,6 +218,7 @@ mod tests {
         assert!(size.give_way(&cache), "it is under way");
         assert_eq!(limit(), asked_for);
         cache.invalidate_area(0);
+        cache.swapon(0, 1 << 12, None).unwrap();
         while size.give_way(&cache) {}
         assert_eq!(limit(), (1 << 24) / LEAST);
         size.were_read(SAMPLE as usize, Duration::from_millis(200));
@@ -217,7 +228,8 @@ mod tests {
         size.settle(&cache, false);
         assert_eq!(limit(), (1 << 24) / LEAST / 4 * 5);
         cache.set(Param::MaxPoolBytes, "10000000").unwrap();
-        assert!(!size.give_way(&cache), "somebody else has set it");
+        fill();
+        assert!(held() > (1 << 24) / LEAST && !size.give_way(&cache), "somebody else has set it");
     }
 
     #[test]
