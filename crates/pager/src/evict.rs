@@ -49,8 +49,8 @@ const MOST_REST: Duration = Duration::from_secs(2);
 const DRY_LIMIT: Duration = Duration::from_millis(200);
 /// Between two looks whether the pool has given way to programs.
 const GIVING_WAY: Duration = Duration::from_millis(2);
-/// What storing a batch may take before the next has fewer pages, and how few it may come to: while a batch is stored, nobody finds
-/// what programs take without a fault of ours.
+/// What storing a batch may take, by how long the last took, and the fewest pages of one: while a batch is stored, nobody finds what
+/// programs take without a fault of ours.
 const SLOW: Duration = Duration::from_millis(2);
 const LEAST_BATCH: usize = 32;
 /// A batch of which less than this share finds a place gains nothing.
@@ -149,9 +149,10 @@ impl Evictor {
         let mut cramped_since = None;
         while shared.budget.estimate() > shared.budget.low() && !shared.stopping.load(Relaxed) {
             if shared.budget.anonymous() < shared.budget.floor() {
+                let needed = shared.budget.estimate().saturating_sub(shared.budget.low());
                 let since = *cramped_since.get_or_insert_with(Instant::now);
                 let may_wait = since.elapsed() < DRY_LIMIT && shared.has_device();
-                if may_wait && shared.pool_size.give_way(&shared.cache) {
+                if may_wait && shared.pool_size.give_way(&shared.cache, needed) {
                     std::thread::park_timeout(GIVING_WAY);
                     continue;
                 }
@@ -218,15 +219,16 @@ impl Evictor {
     /// Moves one batch out. Returns how many pages that gained.
     fn batch(&mut self) -> usize {
         self.shared.drop_emptied();
-        // Queues can be full of candidates that are none any more; as many batches of those as there can be are passed over.
-        let rounds = self.shared.books.lock().policy.len() / BATCH + 2;
-        for _ in 0..rounds {
+        // Queues can be full of candidates that are none any more; as many of those as there can be are passed over.
+        let mut to_pass = self.shared.books.lock().policy.len() + 2 * BATCH;
+        while to_pass > 0 {
             // For a few pages nobody looks through the queues, and where each page that comes back makes place for one there are
             // always a few.
             if self.shared.books.lock().slots.free_count() * LEAST_SHARE < BATCH {
                 return 0;
             }
             let Some((memory, candidates)) = self.chooser.choose(self.most) else { return 0 };
+            to_pass = to_pass.saturating_sub(candidates.len());
             // A memory that ended leaves candidates behind.
             let Some(memory) = memory else { continue };
             let mut hands = memory.hands.lock();
@@ -356,7 +358,7 @@ impl Evictor {
         shared.budget.sub((moved * PAGE_SIZE) as u64);
         let begun = Instant::now();
         shared.store(&batch);
-        self.most = next_most(self.most, begun.elapsed());
+        self.most = fitting(moved, begun.elapsed());
         let gained = (0..moving.len()).filter(|&at| batch.slot(at).is_some()).count();
         let mut inner = memory.inner.lock();
         while !self.note(memory, &mut inner, &mut moving, &batch) {
@@ -564,15 +566,14 @@ impl Evictor {
     }
 }
 
-/// How many pages the next batch may have, after one of `most` was stored in this time.
-fn next_most(most: usize, took: Duration) -> usize {
-    if took > SLOW {
-        (most / 2).max(LEAST_BATCH)
-    } else if took < SLOW / 4 {
-        (most * 2).min(BATCH)
-    } else {
-        most
-    }
+/// How many pages a batch may have, where so many took so long to store.
+fn fitting(pages: usize, took: Duration) -> usize {
+    let each = took.as_nanos().checked_div(pages as u128).unwrap_or(0);
+    SLOW.as_nanos()
+        .checked_div(each)
+        .and_then(|fit| fit.try_into().ok())
+        .unwrap_or(BATCH)
+        .clamp(LEAST_BATCH, BATCH)
 }
 
 /// Reads each run of moved pages with `read`, which tells how many it read. Whether all were.
@@ -615,10 +616,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_shrink_where_storing_is_slow_and_grow_again() {
-        let after = |most, took| (0..10).fold(most, |most, _| next_most(most, took));
-        assert_eq!(after(BATCH, SLOW * 2), LEAST_BATCH);
-        assert_eq!(after(LEAST_BATCH, SLOW / 8), BATCH);
-        assert_eq!(after(BATCH / 2, SLOW / 2), BATCH / 2);
+    fn batches_are_smaller_where_storing_is_slow() {
+        let micros = Duration::from_micros;
+        assert_eq!(fitting(BATCH, micros(600)), BATCH);
+        assert_eq!(fitting(200, SLOW * 2), 100);
+        assert_eq!(fitting(BATCH, SLOW * 100), LEAST_BATCH);
+        assert_eq!(fitting(LEAST_BATCH, micros(80)), BATCH, "it is fast again");
+        assert_eq!([fitting(0, SLOW), fitting(1, Duration::ZERO)], [BATCH; 2]);
     }
 }

@@ -24,8 +24,6 @@ use crate::uffd::{MESSAGES, Message, Put, Uffd, Wake};
 const FIRST_TOUCH: usize = 16;
 /// How long a fault waits for room at most.
 const ROOM_LIMIT: Duration = Duration::from_millis(20);
-/// How long nobody waits for room after that was in vain: what is left may be locked, and then no room comes.
-const IN_VAIN: Duration = Duration::from_millis(2);
 /// Slots that may wait for somebody to drop what is in them. The evictor does that as a rule, since whoever waits for a page waits for what
 /// is done after it, too: a microsecond a page.
 const MOST_EMPTIED: usize = agent::protocol::BATCH;
@@ -93,8 +91,9 @@ pub(crate) struct Server {
     waiting: Vec<Fault>,
     /// Since when there has been no room for them.
     waits_since: Option<Instant>,
-    /// Until when nobody waits for any.
-    in_vain_until: Option<Instant>,
+    /// Pages that may come without any, since that was in vain: what is left may be locked, and then no room comes. New memory takes a
+    /// microsecond a page: milliseconds would be many megabytes.
+    without_room: usize,
     /// Of who waits for what is served now.
     wake: Wake,
 }
@@ -108,7 +107,7 @@ impl Server {
             messages: Vec::with_capacity(MESSAGES),
             waiting: Vec::new(),
             waits_since: None,
-            in_vain_until: None,
+            without_room: 0,
             wake: Wake::Now,
         }
     }
@@ -183,8 +182,9 @@ impl Server {
             }
             // Who takes memory waits until there is some. Events were read before: nothing could leave otherwise.
             let since = *self.waits_since.get_or_insert_with(Instant::now);
-            let has_use = self.in_vain_until.is_none_or(|until| Instant::now() >= until);
-            if self.shared.budget.is_over() && has_use {
+            if !self.shared.budget.is_over() {
+                self.without_room = 0;
+            } else if self.without_room == 0 {
                 if since.elapsed() < ROOM_LIMIT {
                     drop(inner);
                     // Whoever comes before others everywhere is not to hold what the pool locks.
@@ -193,7 +193,7 @@ impl Server {
                     }
                     continue;
                 }
-                self.in_vain_until = Some(Instant::now() + IN_VAIN);
+                self.without_room = self.shared.budget.step() as usize / PAGE_SIZE;
             }
             self.waits_since = None;
             let mut waiting = std::mem::take(&mut self.waiting);
@@ -203,7 +203,9 @@ impl Server {
             }
             let later = waiting.first().map(|fault| fault.page).filter(|_| beside.is_idle());
             self.wake = if later.is_some() { Wake::Later } else { Wake::Now };
+            let before = inner.resident;
             waiting.retain_mut(|fault| !self.fault(&mut inner, fault));
+            self.without_room = self.without_room.saturating_sub(inner.resident.saturating_sub(before));
             self.waiting = waiting;
             drop(inner);
             self.messages = messages;
@@ -312,6 +314,10 @@ impl Server {
                 // Kept until it is surely there.
                 match self.shared.cache.load(self.shared.entry(slot), buffer, Keep::Always) {
                     Ok(Some(Source::Cache)) => {
+                        if with_device {
+                            let age = self.shared.books.lock().slots.age(slot);
+                            self.shared.pool_size.came_back(age);
+                        }
                         at += 1;
                         continue;
                     }
@@ -598,7 +604,6 @@ impl Shared {
         let mut books = self.books.lock();
         for &(page, slot) in pages {
             let age = books.slots.age(slot);
-            self.pool_size.came_back(age);
             let stamp = books.policy.admit(memory.number, page, Some(age));
             inner.table.set(page, State::Resident(stamp));
             books.release(slot);

@@ -4,7 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use agent::protocol::{self, Action, Command, Hello, Leave, Means, Ready, Reply, Welcome};
@@ -145,9 +145,17 @@ pub(crate) struct Process {
     pub(crate) proc: Arc<Proc>,
     pub(crate) pid: u32,
     pub(crate) state: Mutex<Stage>,
-    /// What a forked process has for itself, of each 1024 resident bytes, and when that was looked at.
-    pub(crate) share: Mutex<Option<(u64, Instant)>>,
+    /// It began by a fork.
+    is_forked: bool,
+    /// What a process that shares pages has for itself, of each [`PARTS`] resident bytes, as far as that has been looked at.
+    share: AtomicU64,
+    /// When it was. Whoever has this is looking.
+    share_looked_at: Mutex<Option<Instant>>,
 }
+
+/// Parts that a share is told in, and what stands for none that is known.
+const PARTS: u64 = 1024;
+const NO_SHARE: u64 = u64::MAX;
 
 /// How far the acquaintance went.
 pub(crate) enum Stage {
@@ -166,32 +174,37 @@ pub(crate) enum Stage {
 impl Process {
     /// Whether pages of it may be another process's too.
     fn may_share(&self) -> bool {
-        // Whoever holds the state is getting to know it; the next look will tell.
-        self.state.try_lock().is_some_and(|state| match &*state {
-            Stage::Known(hands) | Stage::Asked(hands) => hands.hello.forked != 0,
+        let Some(state) = self.state.try_lock() else {
+            // Whoever has the state is getting to know it, or waits for a batch of it.
+            return self.is_forked || self.share.load(Ordering::Relaxed) != NO_SHARE;
+        };
+        match &*state {
+            Stage::Known(_) | Stage::Asked(_) => self.is_forked,
             Stage::Refused(_) | Stage::Given(..) => true,
             Stage::Managed(memory) => memory.has_forked.load(Ordering::Relaxed),
-        })
+        }
     }
 
     /// Its anonymous bytes, pages that it shares counted in parts.
     pub(crate) fn anonymous(&self, resident: u64) -> u64 {
-        /// Parts that a share is told in.
-        const PARTS: u64 = 1024;
         if !self.may_share() {
             return resident;
         }
-        let Some(mut share) = self.share.try_lock() else { return resident };
-        let parts = match *share {
-            Some((parts, at)) if at.elapsed() < SHARE_AGE => parts,
-            _ => {
-                let own = self.proc.proportional().unwrap_or(resident);
-                let parts = (own * PARTS).checked_div(resident).unwrap_or(PARTS).min(PARTS);
-                *share = Some((parts, Instant::now()));
-                parts
-            }
+        // Where another thread is looking, what was seen last is as good; the first time there is nothing else.
+        let looked_at = if self.share.load(Ordering::Relaxed) == NO_SHARE {
+            Some(self.share_looked_at.lock())
+        } else {
+            self.share_looked_at.try_lock()
         };
-        resident / PARTS * parts
+        if let Some(mut looked_at) = looked_at
+            && looked_at.is_none_or(|at| at.elapsed() >= SHARE_AGE)
+        {
+            let own = self.proc.proportional().unwrap_or(resident);
+            let parts = (own * PARTS).checked_div(resident).unwrap_or(PARTS).min(PARTS);
+            self.share.store(parts, Ordering::Relaxed);
+            *looked_at = Some(Instant::now());
+        }
+        resident / PARTS * self.share.load(Ordering::Relaxed).min(PARTS)
     }
 
     /// The program has ended, all but the agent, which is to end too.
@@ -245,11 +258,13 @@ impl Process {
 
     /// Whether its agent is gone: the process ended, or executes another program.
     pub(crate) fn is_gone(&self) -> bool {
-        match &*self.state.lock() {
-            Stage::Known(hands) | Stage::Asked(hands) | Stage::Given(hands, _) => hands.is_gone(),
-            Stage::Refused(socket) => is_closed(socket.as_fd()),
-            Stage::Managed(memory) => memory.hands.lock().as_ref().is_none_or(Hands::is_gone),
-        }
+        let memory = match &*self.state.lock() {
+            Stage::Known(hands) | Stage::Asked(hands) | Stage::Given(hands, _) => return hands.is_gone(),
+            Stage::Refused(socket) => return is_closed(socket.as_fd()),
+            Stage::Managed(memory) => memory.clone(),
+        };
+        // Those are the evictor's for a whole batch; who looks at the state meanwhile is not to wait.
+        memory.hands.lock().as_ref().is_none_or(Hands::is_gone)
     }
 }
 
@@ -292,7 +307,14 @@ pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> Result<Process, Silent>
     let proc = Proc::open(pid).map_err(|_| Silent::ForGood)?;
     shared.counters.processes.add(usize::from(hello.leave == Leave::No as u32));
     let hands = Hands { socket, hello, ordered: 0, answered: 0, is_late: false };
-    Ok(Process { proc: Arc::new(proc), pid, state: Mutex::new(Stage::Known(hands)), share: Mutex::new(None) })
+    Ok(Process {
+        proc: Arc::new(proc),
+        pid,
+        is_forked: hands.hello.forked != 0,
+        state: Mutex::new(Stage::Known(hands)),
+        share: AtomicU64::new(NO_SHARE),
+        share_looked_at: Mutex::new(None),
+    })
 }
 
 /// Gives a forked process the userfaultfd of its memory, if the fork event brought one. From then on its pages do not depend on us:

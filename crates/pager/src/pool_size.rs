@@ -27,6 +27,8 @@ const CLEARLY: f64 = 1.5;
 /// The least limit, as a part of what it began with, and the largest, in times of that. In a uniform order four times as much was too
 /// much: with all but a fifth of the cap for the pool, the peak was 1.16 of the cap.
 const LEAST: u64 = 16;
+/// With less than this for pages, hardly any would find a place.
+const LEAST_POOL: u64 = 512 << 10;
 const MOST: u64 = 3;
 
 pub(crate) struct PoolSize {
@@ -54,7 +56,7 @@ impl PoolSize {
         }
     }
 
-    /// A page came back that was out for so many evictions.
+    /// A page came back from the pool that was out for so many evictions.
     pub(crate) fn came_back(&self, age: u32) {
         if u64::from(age) < self.limit.load(Relaxed) / PAGE_SIZE as u64 {
             self.soon.fetch_add(1, Relaxed);
@@ -76,21 +78,29 @@ impl PoolSize {
         }
         self.last.iter().zip(now).for_each(|(last, now)| last.store(now, Relaxed));
         let limit = self.limit.load(Relaxed);
-        let wanted = self.wanted(limit, loaded, soon, read);
+        let wanted = self.wanted(limit, loaded, soon, read).max(self.least(cache));
         if wanted < limit || !cramped {
             self.set(cache, limit, wanted);
         }
     }
 
-    /// For programs that have nothing left to give: less for the pool of `cache`, and what it holds beyond that leaves for the file. Whether
-    /// it does: `false` where it has the least, or somebody else set its limit.
-    pub(crate) fn give_way(&self, cache: &Zswap) -> bool {
+    /// For programs that have nothing left to give and need so many bytes: those are the pool's of `cache` no more, and what it held there leaves
+    /// for the file. Whether it does: `false` where that is more than it can give, or somebody else set its limit.
+    pub(crate) fn give_way(&self, cache: &Zswap, needed: u64) -> bool {
         let limit = self.limit.load(Relaxed);
-        let held = cache.stats().get(Counter::PoolTotalSize);
+        let held = held(cache);
+        let rest = held.saturating_sub(needed);
+        if !PoolSize::is_set_here(cache, limit) || rest < self.least(cache) {
+            return false;
+        }
         // What was asked for before may be under way still.
-        PoolSize::is_set_here(cache, limit)
-            && (held > limit
-                || self.set(cache, limit, (limit.min(held) / 4 * 3).max(self.begun_with / LEAST)))
+        held > limit || self.set(cache, limit, rest.min(limit))
+    }
+
+    /// The least limit: the cache's tables count, too.
+    fn least(&self, cache: &Zswap) -> u64 {
+        let tables = cache.stats().get(Counter::MetadataBytes);
+        (self.begun_with / LEAST).max(tables + LEAST_POOL).min(self.begun_with)
     }
 
     /// Whether this limit is that of the cache: some profiles have none, and anybody may set another.
@@ -123,13 +133,19 @@ impl PoolSize {
         let may_grow = limit < self.begun_with || soon * 2 < loaded;
         let is_too_much = limit > self.begun_with && soon * 3 > loaded * 2;
         if for_nothing > CLEARLY * saved || is_too_much {
-            (limit / 4 * 3).max(self.begun_with / LEAST)
+            limit / 4 * 3
         } else if saved > CLEARLY * for_nothing && may_grow {
             (limit / 4 * 5).min(self.begun_with.saturating_mul(MOST))
         } else {
             limit
         }
     }
+}
+
+/// What counts against the limit.
+fn held(cache: &Zswap) -> u64 {
+    let stats = cache.stats();
+    stats.get(Counter::PoolTotalSize) + stats.get(Counter::MetadataBytes)
 }
 
 #[cfg(test)]
@@ -150,7 +166,6 @@ mod tests {
             "more than two thirds would have been there"
         );
         assert_eq!(size.wanted(1 << 19, 2048, 0, 0), (1 << 19) / 4 * 5, "all would have been read");
-        assert_eq!(size.wanted(1 << 16, 2048, 2048, 0), 1 << 16, "it is the least");
         assert_eq!(
             size.wanted(1 << 18, 2048, 2048, 2048),
             (1 << 18) / 4 * 5,
@@ -196,7 +211,6 @@ mod tests {
         let cache = Zswap::new(options).unwrap();
         cache.swapon(0, 1 << 12, None).unwrap();
         let limit = || cache.get(Param::MaxPoolBytes).unwrap().parse::<u64>().unwrap();
-        let held = || cache.stats().get(Counter::PoolTotalSize);
         // Half of it is noise.
         let page = |at: u32| {
             let mut noise = u64::from(at + 1);
@@ -212,24 +226,31 @@ mod tests {
         };
         fill();
         let size = PoolSize::new(1 << 24);
-        assert!(held() > 1 << 20 && size.give_way(&cache));
-        assert!(limit() < held(), "{} {}", limit(), held());
-        let asked_for = limit();
-        assert!(size.give_way(&cache), "it is under way");
-        assert_eq!(limit(), asked_for);
-        cache.invalidate_area(0);
-        cache.swapon(0, 1 << 12, None).unwrap();
-        while size.give_way(&cache) {}
-        assert_eq!(limit(), (1 << 24) / LEAST);
+        let begun_with = held(&cache);
+        assert!(!size.give_way(&cache, begun_with) && limit() == 1 << 24, "that is more than it has");
+        assert!(size.give_way(&cache, 1 << 20));
+        assert_eq!(limit(), begun_with - (1 << 20));
+        assert!(size.give_way(&cache, 1 << 19), "it is under way");
+        assert_eq!(limit(), begun_with - (1 << 20));
+        cache.set(Param::MaxPoolBytes, "10000000").unwrap();
+        assert!(!size.give_way(&cache, 1 << 19), "somebody else has set it");
+        cache.set(Param::MaxPoolBytes, &(begun_with - (1 << 20)).to_string()).unwrap();
+
+        for _ in 0..20 {
+            for _ in 0..SAMPLE {
+                let entry = zswap::SwapEntry { swap_type: 0, offset: 0 };
+                cache.load(entry, &mut [0; PAGE_SIZE], zswap::Keep::Always).unwrap();
+                size.came_back(0);
+            }
+            size.settle(&cache, true);
+        }
+        assert_eq!(limit(), size.least(&cache));
         size.were_read(SAMPLE as usize, Duration::from_millis(200));
         size.settle(&cache, true);
-        assert_eq!(limit(), (1 << 24) / LEAST, "programs have little");
+        assert_eq!(limit(), size.least(&cache), "programs have little");
         size.were_read(SAMPLE as usize, Duration::from_millis(200));
         size.settle(&cache, false);
-        assert_eq!(limit(), (1 << 24) / LEAST / 4 * 5);
-        cache.set(Param::MaxPoolBytes, "10000000").unwrap();
-        fill();
-        assert!(held() > (1 << 24) / LEAST && !size.give_way(&cache), "somebody else has set it");
+        assert!(limit() > size.least(&cache));
     }
 
     #[test]

@@ -22,11 +22,12 @@ impl Shared {
     pub(crate) fn tend(self: &Arc<Self>) {
         let mut looked_anew = Instant::now();
         while !self.stopping.load(Relaxed) {
-            self.bury();
-            self.sweep_candidates();
+            // First: to let go of what ended may wait for a batch.
             if self.budget.estimate() >= self.budget.near() {
                 self.keep_for_the_kernel();
             }
+            self.bury();
+            self.sweep_candidates();
             if looked_anew.elapsed() > REMOVAL {
                 looked_anew = Instant::now();
                 // What could not be managed may be now.
