@@ -5,9 +5,10 @@
 //!  ┌───────────────────────────┐   faults,   ┌─────────────────────────────────────┐
 //!  │ its memory, registered    │── events ──▶│ fault    one thread a memory        │
 //!  │                           │◀── pages ───│             │                       │
-//!  │ agent: one thread         │◀── orders ──│ evict    one thread                 │──▶ zswap ──▶ swap file
+//!  │ agent: one thread         │◀── orders ──│ evict    one thread; discovery      │──▶ zswap ──▶ swap file
 //!  │   UFFDIO_MOVE to staging  │── copies ──▶│             │                       │
-//!  └───────────────────────────┘             │ watch    sizes, processes, discovery│
+//!  └───────────────────────────┘             │ watch    sizes, new processes       │
+//!                                            │ tend     what ended, what is kept   │
 //!                                            └─────────────────────────────────────┘
 //! ```
 //!
