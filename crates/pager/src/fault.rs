@@ -193,7 +193,9 @@ impl Server {
                     }
                     continue;
                 }
-                self.without_room = self.shared.budget.step() as usize / PAGE_SIZE;
+                // All that wait have so much together.
+                let memories = self.shared.books.lock().memories().len().max(1);
+                self.without_room = (self.shared.budget.step() as usize / PAGE_SIZE / memories).max(1);
             }
             self.waits_since = None;
             let mut waiting = std::mem::take(&mut self.waiting);
