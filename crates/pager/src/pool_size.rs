@@ -27,9 +27,9 @@ const CLEARLY: f64 = 1.5;
 /// The least limit, as a part of what it began with, and the largest, in times of that. In a uniform order four times as much was too
 /// much: with all but a fifth of the cap for the pool, the peak was 1.16 of the cap.
 const LEAST: u64 = 16;
+const MOST: u64 = 3;
 /// With less than this for pages, hardly any would find a place.
 const LEAST_POOL: u64 = 512 << 10;
-const MOST: u64 = 3;
 
 pub(crate) struct PoolSize {
     begun_with: u64,
