@@ -32,6 +32,8 @@ counters! {
     accessed_clears,
     /// Evicted pages that came back.
     restored_pages,
+    /// Times that faults of a process waited for its turn, since too many wanted pages at once.
+    turns_waited_for,
     /// Moves refused because the page was pinned for I/O, or shared since a fork (EBUSY).
     busy_pages,
     /// Moves refused, or not tried, because an event was unread (EAGAIN); these are tried again.

@@ -18,6 +18,7 @@ use crate::beside::Beside;
 use crate::memory::{Inner, Memory};
 use crate::stream::WINDOW;
 use crate::table::{Page, State, address_of, page_of};
+use crate::turns::{ASK_AGAIN, Allowance};
 use crate::uffd::{MESSAGES, Message, Put, Uffd, Wake};
 
 /// Never-touched pages given out at once, at most, to a run of writes.
@@ -29,6 +30,8 @@ const ROOM_LIMIT: Duration = Duration::from_millis(20);
 const MOST_EMPTIED: usize = agent::protocol::BATCH;
 /// Between two looks whether a memory has ended that cannot tell.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// Until a fault is tried again that an event made wait.
+const EVENT_PAUSE: Duration = Duration::from_micros(20);
 /// How long a message that cannot be taken is left.
 const UNREAD_PAUSE: Duration = Duration::from_millis(2);
 
@@ -94,6 +97,7 @@ pub(crate) struct Server {
     /// Pages that may come without any, since that was in vain: what is left may be locked, and then no room comes. New memory takes a
     /// microsecond a page: milliseconds would be many megabytes.
     without_room: usize,
+    allowance: Allowance,
     /// Of who waits for what is served now.
     wake: Wake,
 }
@@ -108,6 +112,7 @@ impl Server {
             waiting: Vec::new(),
             waits_since: None,
             without_room: 0,
+            allowance: Allowance::new(),
             wake: Wake::Now,
         }
     }
@@ -121,9 +126,11 @@ impl Server {
         let look = memory.ended.is_none().then_some(&LOOK);
         let mut beside = Beside::new();
         let mut has_woken = false;
+        let mut waits_for_turn = false;
         loop {
             // An event that makes a fault wait is over when the thread that caused it ran on; it has been woken.
-            let pause = Timespec { tv_sec: 0, tv_nsec: 20_000 };
+            let pause = if waits_for_turn { ASK_AGAIN } else { EVENT_PAUSE };
+            let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) };
             let limit = if self.waiting.is_empty() { look } else { Some(&pause) };
             // A thread that was woken on this CPU has run meanwhile, and its next fault is there.
             let has_waited = std::mem::take(&mut has_woken);
@@ -133,6 +140,7 @@ impl Server {
             if polled.is_ok() && is_told() || polled == Ok(0) && look.is_some() && has_left() {
                 beside.disturbed();
                 beside.tell(&self.shared.taken);
+                self.shared.turns.leave(memory.number);
                 return;
             }
             let mut inner = memory.inner.lock();
@@ -180,6 +188,17 @@ impl Server {
                 self.messages = messages;
                 continue;
             }
+            let cap = self.shared.budget.cap();
+            if !self.shared.turns.may_go(&memory, &inner, cap, &mut self.allowance) {
+                if !std::mem::replace(&mut waits_for_turn, true) {
+                    self.shared.counters.turns_waited_for.add(1);
+                }
+                beside.disturbed();
+                self.waits_since = None;
+                self.messages = messages;
+                continue;
+            }
+            waits_for_turn = false;
             // Who takes memory waits until there is some. Events were read before: nothing could leave otherwise.
             let since = *self.waits_since.get_or_insert_with(Instant::now);
             if !self.shared.budget.is_over() {
@@ -197,7 +216,6 @@ impl Server {
                 let memories = self.shared.books.lock().memories().len().max(1);
                 self.without_room = (self.shared.budget.step() as usize / PAGE_SIZE / memories).max(1);
             }
-            self.waits_since = None;
             let mut waiting = std::mem::take(&mut self.waiting);
             // Who is woken comes before us then: no lock is to be held, and nobody else to wait.
             if waiting.len() > 1 {
@@ -210,6 +228,8 @@ impl Server {
             self.without_room = self.without_room.saturating_sub(inner.resident.saturating_sub(before));
             self.waiting = waiting;
             drop(inner);
+            self.shared.turns.waited(since.elapsed());
+            self.waits_since = None;
             self.messages = messages;
             if let Some(thread) = last_thread {
                 beside.end(memory.proc.get().map(Arc::as_ref), thread);
@@ -617,6 +637,7 @@ impl Shared {
         }
         inner.resident += pages.len();
         inner.around.came(pages.len());
+        memory.came.fetch_add(pages.len(), Relaxed);
         self.counters.restored_pages.add(pages.len());
         self.budget.add((pages.len() * PAGE_SIZE) as u64);
     }

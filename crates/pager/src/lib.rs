@@ -44,6 +44,8 @@ mod slots;
 mod stream;
 mod table;
 mod tend;
+mod thrashing;
+mod turns;
 mod uffd;
 mod watch;
 
@@ -52,7 +54,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -72,6 +74,7 @@ use crate::memory::{Inner, Memory};
 use crate::pool_size::PoolSize;
 use crate::proc::Proc;
 use crate::table::{Page, State, address_of};
+use crate::turns::Turns;
 use crate::uffd::{Put, Uffd};
 
 pub use budget::Peaks;
@@ -176,6 +179,9 @@ pub(crate) struct Shared {
     /// The CPU where a program's faults are served.
     taken: scheduling::Taken,
     pool_size: PoolSize,
+    turns: Turns,
+    /// That programs can run on at a time.
+    cpus: usize,
     told_full: AtomicBool,
     told_refused: AtomicBool,
     servers: Mutex<Vec<JoinHandle<()>>>,
@@ -262,6 +268,7 @@ impl Shared {
             proc: OnceLock::new(),
             hands: Mutex::new(None),
             has_forked: AtomicBool::new(forked),
+            came: AtomicUsize::new(0),
             ended,
         });
         drop(books);
@@ -408,6 +415,7 @@ impl Pager {
     pub fn start(config: Config) -> Result<Pager, PagerError> {
         let device = link::device();
         check_kernel(device.as_ref())?;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             books: Mutex::new(Books::new(config.slots, config.pool.is_some())),
             cache: config.cache,
@@ -429,6 +437,8 @@ impl Pager {
             with_device: AtomicBool::new(config.pool.is_some()),
             taken: scheduling::Taken::none(),
             pool_size: PoolSize::new(config.pool.unwrap_or(0)),
+            turns: Turns::new(cpus),
+            cpus,
             told_full: AtomicBool::new(false),
             told_refused: AtomicBool::new(false),
             servers: Mutex::new(Vec::new()),

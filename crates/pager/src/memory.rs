@@ -7,7 +7,7 @@
 //! Lock order: [`Hands`] (of one memory), then its [`Inner`], then the books, or the batch that is being stored.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub(crate) struct Memory {
     pub(crate) hands: Mutex<Option<Hands>>,
     /// It was forked, or forked itself: some pages may be shared with another process.
     pub(crate) has_forked: AtomicBool,
+    /// Pages that came back since somebody looked.
+    pub(crate) came: AtomicUsize,
     /// An eventfd that ends its thread.
     /// `None`: there was no descriptor left for it.
     pub(crate) ended: Option<OwnedFd>,

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use linux_raw_sys::general as nr;
 use linux_raw_sys::general::{pm_scan_arg, procmap_query, procmap_query_flags};
@@ -72,6 +73,9 @@ pub struct Proc {
 /// `arg_start` and `exit_code`: which fields of `/proc/PID/stat` they are (proc(5)).
 const ARGUMENTS: usize = 48;
 const STATUS: usize = 52;
+
+/// A process's clock of all the time that it ran, in the lowest bits of the clock's number (`linux/posix-timers.h`).
+const CLOCK_ALL: i32 = 2;
 
 /// The name of the agent's thread, which is there as long as any of its process.
 const AGENT: &str = "uzswap-agent";
@@ -137,6 +141,17 @@ impl Proc {
     /// How much of it is in memory. `None`: it has none any more.
     pub fn resident(&self) -> Option<Resident> {
         resident_by(&self.statm).or_else(|| resident_by(self.other_statm()?))
+    }
+
+    /// Processor time of all its threads, the agent's included. `None`: it has ended.
+    pub fn processor_time(&self) -> Option<Duration> {
+        // By the number of the process the kernel makes that of its clock.
+        let clock = !i32::try_from(self.pid).ok()? << 3 | CLOCK_ALL;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the structure lives until the call returns.
+        let got = unsafe { libc::clock_gettime(clock, &raw mut time) };
+        let (seconds, nanos) = (u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?);
+        (got == 0).then(|| Duration::new(seconds, nanos))
     }
 
     /// By the agent's thread.

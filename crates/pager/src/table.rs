@@ -115,6 +115,11 @@ impl Table {
         before
     }
 
+    /// Pages of which something is known.
+    pub fn known(&self) -> usize {
+        self.chunks.values().map(|chunk| chunk.used as usize).sum()
+    }
+
     /// How often a page has left its slot. While this stays the same, every page that was in a slot is in that slot still.
     pub fn left_slots(&self) -> u64 {
         self.left_slots

@@ -13,20 +13,27 @@ use crate::discover::REMOVAL;
 use crate::link::Stage;
 use crate::memory::Memory;
 use crate::table::State;
+use crate::thrashing::Thrashing;
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// A memory wants pages if so many came in while it was looked.
+const WANTS: usize = 64;
 
 impl Shared {
     /// The thread for that.
     pub(crate) fn tend(self: &Arc<Self>) {
         let mut looked_anew = Instant::now();
+        let mut thrashing = Thrashing::new(self.cpus);
         while !self.stopping.load(Relaxed) {
             // First: to let go of what ended may wait for a batch.
             if self.budget.estimate() >= self.budget.near() {
                 self.keep_for_the_kernel();
             }
             self.bury();
+            let seen = self.turns.seen(self.begun.elapsed());
+            self.turns.set(thrashing.needs_turns(seen, || self.wanting()));
             self.sweep_candidates();
             if looked_anew.elapsed() > REMOVAL {
                 looked_anew = Instant::now();
@@ -37,6 +44,14 @@ impl Shared {
             // The end unparks it.
             std::thread::park_timeout(PAUSE);
         }
+        // Everything comes back, and whoever waits goes on.
+        self.turns.set(false);
+    }
+
+    /// Memories that brought pages in since this was last asked.
+    fn wanting(&self) -> usize {
+        let memories = self.books.lock().memories();
+        memories.iter().filter(|memory| memory.came.swap(0, Relaxed) >= WANTS).count()
     }
 
     /// Lets go of processes and memories that ended.

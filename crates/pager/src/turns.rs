@@ -1,0 +1,390 @@
+//! Load control: who brings pages in, where there are more processes than their memory has room for.
+//!
+//! When the working sets of many processes do not fit beside each other, each brings in what it wants at the expense of what the
+//! others want next, and all do little but wait (thrashing; P. Denning, 1968). As many at a time as there are CPUs, one after the other,
+//! bring in each page once. So a process needs a turn to bring pages in, while this is on. The kernel had as much for one process at a time, as
+//! the swap token (2.6.9 to 3.4; after S. Jiang and X. Zhang). Whether it is on, `thrashing.rs` decides.
+//!
+//! Nobody is stopped: who waits for a turn waits in a fault, like for any page, and who finds its pages in memory needs none. Nor does a process
+//! that has little memory, such as a shell; of the others a few faults a second are served without, so that who is asked something between turns can answer.
+//!
+//! What it trades: who waits for a turn waits for seconds, 8 for the last of a line where turns are long enough for that to bring anything in. What it can never do: make two
+//! processes wait for each other. A turn ends after its time, or as soon as its process does nothing with it: it may wait for one that has none.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use zswap::PAGE_SIZE;
+
+use crate::memory::{Inner, Memory};
+use crate::proc::Proc;
+use crate::thrashing::Seen;
+
+/// How long a turn is while others wait, so that the last of them waits for about as long as [`WAIT`] where that can be had. Long is better: what a
+/// process wants has to come back first, some 10 ms a MiB. Eight compilers took 11.5 s with turns of a second, 10.6 s with three (28 s without).
+const LEAST_TURN: Duration = Duration::from_millis(500);
+const MOST_TURN: Duration = Duration::from_secs(3);
+const WAIT: Duration = Duration::from_secs(8);
+/// A process that neither faults nor runs for so long needs its turn no more.
+const REST: Duration = Duration::from_millis(5);
+/// It runs if it had at least this part of the time; there may be others that need no turn.
+const RUNS: u32 = 8;
+/// Who waits asks again after so long: then its turn may have come.
+pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(4);
+/// Who has not asked for so long is passed over, and keeps its place.
+const ABSENT: Duration = Duration::from_millis(50);
+/// Faults a second of a process that are served without a turn, and how many of them may be saved up. With 64 and 128 of them the compilers took a
+/// tenth longer.
+const WITHOUT: f64 = 2.0;
+const MOST_WITHOUT: f64 = 16.0;
+/// Who has less than this part of the cap, in memory and out, is in nobody's way.
+const SMALL: u64 = 64;
+
+/// The turns of all processes.
+pub(crate) struct Turns {
+    is_on: AtomicBool,
+    /// Nanoseconds, of all memories together, in which faults waited to be served; but for a turn.
+    waited: AtomicU64,
+    /// Times that a fault had to wait for a turn, or to go on waiting.
+    waits: AtomicU64,
+    line: Mutex<Line>,
+}
+
+/// What one process may bring in without a turn.
+pub(crate) struct Allowance {
+    faults: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    pub(crate) fn new() -> Allowance {
+        Allowance { faults: MOST_WITHOUT, at: Instant::now() }
+    }
+
+    /// Takes a fault from it, if there is one left.
+    fn take(&mut self, now: Instant) -> bool {
+        let more = WITHOUT * now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = now;
+        self.faults = (self.faults + more).min(MOST_WITHOUT);
+        let is_left = self.faults >= 1.0;
+        if is_left {
+            self.faults -= 1.0;
+        }
+        is_left
+    }
+}
+
+impl Turns {
+    /// For programs that run on so many CPUs.
+    pub(crate) fn new(cpus: usize) -> Turns {
+        Turns {
+            is_on: AtomicBool::new(false),
+            waited: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
+            line: Mutex::new(Line::new(cpus)),
+        }
+    }
+
+    /// Whether faults of this memory are to be served now. `false`: ask again soon; its place in the line is kept.
+    pub(crate) fn may_go(&self, memory: &Memory, inner: &Inner, cap: u64, allowance: &mut Allowance) -> bool {
+        if !self.is_on.load(Relaxed) {
+            return true;
+        }
+        // Nobody can tell what a process does whose agent has not said who it is.
+        let Some(proc) = memory.proc.get() else { return true };
+        if (inner.table.known() * PAGE_SIZE) as u64 * SMALL <= cap {
+            return true;
+        }
+        let now = Instant::now();
+        let may_go = self.line.lock().asks(memory.number, proc, now) || allowance.take(now);
+        if !may_go {
+            self.waits.fetch_add(1, Relaxed);
+        }
+        may_go
+    }
+
+    /// A memory has ended.
+    pub(crate) fn leave(&self, number: u32) {
+        self.line.lock().leave(number);
+    }
+
+    /// From now on turns are needed, or not any more.
+    pub(crate) fn set(&self, is_on: bool) {
+        if self.is_on.swap(is_on, Relaxed) && !is_on {
+            self.line.lock().clear();
+        }
+    }
+
+    /// Faults of a memory waited for so long.
+    pub(crate) fn waited(&self, time: Duration) {
+        self.waited.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// What there was of all that by now.
+    pub(crate) fn seen(&self, at: Duration) -> Seen {
+        let waited = Duration::from_nanos(self.waited.load(Relaxed));
+        Seen { at, waited, ended_early: self.line.lock().ended_early, waits: self.waits.load(Relaxed) }
+    }
+}
+
+/// What is asked of a process: the processor time that it has had, unless it has ended.
+trait Runs {
+    fn processor_time(&self) -> Option<Duration>;
+}
+
+impl Runs for Arc<Proc> {
+    fn processor_time(&self) -> Option<Duration> {
+        Proc::processor_time(self)
+    }
+}
+
+struct Turn<P> {
+    number: u32,
+    process: P,
+    since: Instant,
+    /// When it was last seen to do something, and what processor time it had had by then.
+    seen: Instant,
+    spent: Duration,
+}
+
+/// What becomes of a turn.
+#[derive(PartialEq)]
+enum Fate {
+    GoesOn,
+    IsOver,
+    /// Nothing is done with it.
+    EndsEarly,
+}
+
+impl<P: Runs> Turn<P> {
+    fn fate(&mut self, now: Instant, length: Duration) -> Fate {
+        if now.saturating_duration_since(self.since) >= length {
+            return Fate::IsOver;
+        }
+        let past = now.saturating_duration_since(self.seen);
+        if past < REST {
+            return Fate::GoesOn;
+        }
+        let Some(spent) = self.process.processor_time() else { return Fate::IsOver };
+        let ran = spent.saturating_sub(self.spent);
+        self.spent = spent;
+        self.seen = now;
+        if ran * RUNS < past { Fate::EndsEarly } else { Fate::GoesOn }
+    }
+}
+
+/// Who has a turn, and who waits for one, in order.
+struct Line<P = Arc<Proc>> {
+    /// Turns at a time.
+    most: usize,
+    turns: Vec<Turn<P>>,
+    /// Memories, and when they last asked.
+    waiting: VecDeque<(u32, Instant)>,
+    ended_early: u64,
+}
+
+impl<P: Runs + Clone> Line<P> {
+    fn new(most: usize) -> Line<P> {
+        Line { most, turns: Vec::new(), waiting: VecDeque::new(), ended_early: 0 }
+    }
+
+    /// Whether this memory has a turn, which it gets if it is the first in line.
+    fn asks(&mut self, number: u32, process: &P, now: Instant) -> bool {
+        let length = self.length();
+        if let Some(turn) = self.turns.iter_mut().find(|turn| turn.number == number) {
+            turn.seen = now;
+            if self.waiting.is_empty() || now.saturating_duration_since(turn.since) < length {
+                return true;
+            }
+        }
+        match self.waiting.iter_mut().find(|waiting| waiting.0 == number) {
+            Some(waiting) => waiting.1 = now,
+            None => self.waiting.push_back((number, now)),
+        }
+        self.turns.retain_mut(|turn| {
+            let fate = turn.fate(now, length);
+            self.ended_early += u64::from(fate == Fate::EndsEarly);
+            fate == Fate::GoesOn
+        });
+        let is_there = |waiting: &&(u32, Instant)| now.saturating_duration_since(waiting.1) < ABSENT;
+        let before = self.waiting.iter().take_while(|waiting| waiting.0 != number).filter(is_there).count();
+        if self.turns.len() + before >= self.most {
+            return false;
+        }
+        self.waiting.retain(|waiting| waiting.0 != number);
+        let spent = process.processor_time().unwrap_or_default();
+        self.turns.push(Turn { number, process: process.clone(), since: now, seen: now, spent });
+        true
+    }
+
+    /// Of a turn.
+    fn length(&self) -> Duration {
+        let each = WAIT.mul_f64(self.most as f64 / self.waiting.len().max(1) as f64);
+        each.clamp(LEAST_TURN, MOST_TURN)
+    }
+
+    fn leave(&mut self, number: u32) {
+        self.turns.retain(|turn| turn.number != number);
+        self.waiting.retain(|waiting| waiting.0 != number);
+    }
+
+    fn clear(&mut self) {
+        self.turns.clear();
+        self.waiting.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    /// A process that runs as the test says.
+    #[derive(Clone, Default)]
+    struct Told(Rc<Cell<Option<Duration>>>);
+
+    impl Runs for Told {
+        fn processor_time(&self) -> Option<Duration> {
+            self.0.get()
+        }
+    }
+
+    struct Scene {
+        line: Line<Told>,
+        processes: Vec<Told>,
+        now: Instant,
+    }
+
+    impl Scene {
+        fn new(most: usize, processes: usize) -> Scene {
+            let told = || Told(Rc::new(Cell::new(Some(Duration::ZERO))));
+            Scene {
+                line: Line::new(most),
+                processes: (0..processes).map(|_| told()).collect(),
+                now: Instant::now(),
+            }
+        }
+
+        fn asks(&mut self, number: usize) -> bool {
+            self.line.asks(number as u32, &self.processes[number], self.now)
+        }
+
+        /// Time goes by, in which some run.
+        fn pass(&mut self, time: Duration, running: &[usize]) {
+            self.now += time;
+            for &number in running {
+                let ran = &self.processes[number].0;
+                ran.set(ran.get().map(|ran| ran + time));
+            }
+        }
+    }
+
+    #[test]
+    fn as_many_go_as_there_are_cpus() {
+        let mut scene = Scene::new(2, 4);
+        assert_eq!([0, 1, 2, 3].map(|number| scene.asks(number)), [true, true, false, false]);
+        scene.pass(REST * 2, &[0, 1]);
+        assert_eq!([3, 2, 1, 0].map(|number| scene.asks(number)), [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_turn_ends_when_its_time_is_over_and_the_line_goes_on_in_order() {
+        let mut scene = Scene::new(1, 3);
+        let mut order = Vec::new();
+        for _ in 0..7 * MOST_TURN.as_millis() / ASK_AGAIN.as_millis() {
+            let went: Vec<usize> = (0..3).filter(|&number| scene.asks(number)).collect();
+            assert!(went.len() <= 1);
+            order.extend(went);
+            scene.pass(ASK_AGAIN, &[0, 1, 2]);
+        }
+        order.dedup();
+        assert_eq!(order[..6], [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn who_does_nothing_makes_room() {
+        let mut scene = Scene::new(1, 2);
+        assert!(scene.asks(0));
+        assert!(!scene.asks(1));
+        scene.pass(REST, &[]);
+        assert!(scene.asks(1), "the other neither ran nor faulted");
+        assert_eq!(scene.line.ended_early, 1);
+        assert!(!scene.asks(0), "it is in line again");
+    }
+
+    #[test]
+    fn a_fault_or_processor_time_is_something() {
+        let mut scene = Scene::new(1, 2);
+        assert!(scene.asks(0));
+        for _ in 0..20 {
+            scene.pass(REST, &[]);
+            assert!(scene.asks(0), "a fault");
+            scene.pass(REST, &[0]);
+            assert!(!scene.asks(1), "time");
+        }
+    }
+
+    #[test]
+    fn who_has_ended_has_no_turn() {
+        let mut scene = Scene::new(1, 2);
+        assert!(scene.asks(0));
+        scene.processes[0].0.set(None);
+        scene.pass(REST, &[]);
+        assert!(scene.asks(1));
+        scene.line.leave(1);
+        assert!(scene.asks(0), "nobody is left");
+    }
+
+    #[test]
+    fn who_does_not_ask_holds_nobody_up() {
+        let mut scene = Scene::new(1, 3);
+        assert_eq!([0, 1, 2].map(|number| scene.asks(number)), [true, false, false]);
+        scene.line.leave(0);
+        assert!(!scene.asks(2), "another is before it");
+        scene.pass(ABSENT, &[]);
+        assert!(scene.asks(2));
+        scene.line.leave(2);
+        assert!(scene.asks(1));
+    }
+
+    #[test]
+    fn alone_it_has_its_turn_for_as_long_as_it_wants() {
+        let mut scene = Scene::new(1, 2);
+        for _ in 0..10 {
+            assert!(scene.asks(0));
+            scene.pass(MOST_TURN, &[0]);
+        }
+        assert!(scene.asks(0));
+        assert!(!scene.asks(1) || !scene.asks(0), "one of them waits");
+    }
+
+    #[test]
+    fn the_last_of_a_line_waits_for_seconds() {
+        let waits = |most, processes| {
+            let mut scene = Scene::new(most, processes);
+            let begun = scene.now;
+            let last = processes - 1;
+            let all: Vec<usize> = (0..processes).collect();
+            while !(0..processes).filter(|&number| scene.asks(number)).any(|number| number == last) {
+                scene.pass(ASK_AGAIN, &all);
+            }
+            scene.now - begun
+        };
+        assert!((WAIT..WAIT * 3 / 2).contains(&waits(2, 12)), "{:?}", waits(2, 12));
+        assert!(waits(2, 4) <= MOST_TURN + ASK_AGAIN);
+        assert!(waits(1, 40) >= LEAST_TURN * 39);
+    }
+
+    #[test]
+    fn some_faults_need_no_turn() {
+        let mut allowance = Allowance::new();
+        let now = allowance.at;
+        assert_eq!((0..1000).filter(|_| allowance.take(now)).count(), MOST_WITHOUT as usize);
+        let later = now + Duration::from_secs(1);
+        assert_eq!((0..1000).filter(|_| allowance.take(later)).count(), WITHOUT as usize);
+    }
+}

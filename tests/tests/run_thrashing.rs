@@ -1,0 +1,77 @@
+//! Many processes at once, each of which wants more memory than it can have: they bring pages in by turns, nobody waits for ever, and
+//! everybody reads what it wrote.
+
+use tests::instance::Uzswap;
+use tests::under;
+
+/// Processes, each with 40 MiB of its own that compress to a quarter and are touched at random.
+const MEMORY: &str = "
+import os, random, sys
+def fill(number):
+    random.seed(number)
+    data = bytearray(10000 * 4096)
+    for at in range(0, len(data), 4096): data[at:at + 1024] = random.randbytes(1024)
+    return data
+def touch(data):
+    at = random.randrange(10000) * 4096 + random.randrange(1024)
+    data[at] = (data[at] + 1) % 256
+    return data[at]
+def all_of(processes, work):
+    ends, ids = [], []
+    for number in range(processes):
+        end, other = os.pipe()
+        if os.fork() == 0:
+            os.write(other, work(number).encode())
+            os._exit(0)
+        os.close(other)
+        ends.append(end)
+    print([os.read(end, 100) for end in ends])
+    for _ in ends: assert os.wait()[1] == 0
+";
+
+fn same_as_alone(name: &str, script: &str) -> Option<under::Under> {
+    if !under::possible(name) {
+        return None;
+    }
+    let script = format!("{MEMORY}{script}");
+    let command = ["python3", "-c", &script];
+    let expected = under::alone(&command);
+    assert!(expected.status.success(), "{expected:?}");
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let done = under::run(&Uzswap::of_this_tree(), &format!("{}M", 48 * cpus), &[], &command);
+    assert_eq!(done.text(), String::from_utf8_lossy(&expected.stdout), "{:?}", done.output);
+    assert_eq!(done.number("lost_pages"), 0);
+    Some(done)
+}
+
+#[test]
+fn more_processes_than_cpus_take_turns() {
+    let script = "
+def work(number):
+    data = fill(number)
+    total = sum(touch(data) for _ in range(60000))
+    return '%d %d' % (total, sum(data))
+all_of(3 * len(os.sched_getaffinity(0)), work)
+";
+    let Some(done) = same_as_alone("more_processes_than_cpus_take_turns", script) else { return };
+    assert!(done.number("turns_waited_for") > 0, "{}", done.stats);
+}
+
+/// Who has a turn waits for somebody who has none, all the time.
+#[test]
+fn processes_that_wait_for_each_other_go_on() {
+    let script = "
+count = 3 * len(os.sched_getaffinity(0))
+pipes = [os.pipe() for _ in range(count)]
+def work(number):
+    data, total = fill(number), 0
+    if number == 0: os.write(pipes[0][1], b't')
+    for _ in range(300):
+        os.read(pipes[number][0], 1)
+        total += sum(touch(data) for _ in range(10))
+        os.write(pipes[(number + 1) % count][1], b't')
+    return '%d %d' % (total, sum(data))
+all_of(count, work)
+";
+    same_as_alone("processes_that_wait_for_each_other_go_on", script);
+}
