@@ -261,6 +261,7 @@ impl Shared {
         };
         let memory = books.enter(Memory {
             number,
+            age: self.counters.memories.get(),
             uffd,
             probe,
             inner: Mutex::new(out.unwrap_or_default()),

@@ -26,6 +26,8 @@ use crate::uffd::Uffd;
 pub(crate) struct Memory {
     /// Its number in the queues.
     pub(crate) number: u32,
+    /// How many came before it.
+    pub(crate) age: u64,
     pub(crate) uffd: Uffd,
     /// The agent's page that is mapped in it for certain.
     pub(crate) probe: u64,

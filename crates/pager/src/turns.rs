@@ -8,10 +8,10 @@
 //! Nobody is stopped: who waits for a turn waits in a fault, like for any page, and who finds its pages in memory needs none. Nor does a process
 //! that has little memory, such as a shell; of the others a few faults a second are served without, so that who is asked something between turns can answer.
 //!
-//! What it trades: who waits for a turn waits for seconds, 8 for the last of a line where turns are long enough for that to bring anything in. What it can never do: make two
-//! processes wait for each other. A turn ends after its time, or as soon as its process does nothing with it: it may wait for one that has none.
+//! What it trades: who waits for a turn may wait for [`WAIT`], or longer where turns would be too short to bring anything in. What it can never do: make two
+//! processes wait for each other for ever. A turn ends when others have waited long enough, or as soon as its process does nothing with it: it may wait for one that
+//! has none.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -23,11 +23,12 @@ use crate::memory::{Inner, Memory};
 use crate::proc::Proc;
 use crate::thrashing::Seen;
 
-/// How long a turn is while others wait, so that the last of them waits for about as long as [`WAIT`] where that can be had. Long is better: what a
-/// process wants has to come back first, some 10 ms a MiB. Eight compilers took 11.5 s with turns of a second, 10.6 s with three (28 s without).
+/// The oldest go on until they end, if nobody has waited for so long: what has begun gives its memory back the sooner.
+const WAIT: Duration = Duration::from_secs(8);
+/// How long a turn is at least. As long as may be while all get one within [`WAIT`]: what a process wants has to come back first, some 10 ms a MiB.
+/// Eight compilers took 11.5 s with turns of a second, 10.6 s with three (28 s without).
 const LEAST_TURN: Duration = Duration::from_millis(500);
 const MOST_TURN: Duration = Duration::from_secs(3);
-const WAIT: Duration = Duration::from_secs(8);
 /// A process that neither faults nor runs for so long needs its turn no more.
 const REST: Duration = Duration::from_millis(5);
 /// It runs if it had at least this part of the time; there may be others that need no turn.
@@ -99,7 +100,7 @@ impl Turns {
             return true;
         }
         let now = Instant::now();
-        let may_go = self.line.lock().asks(memory.number, proc, now) || allowance.take(now);
+        let may_go = self.line.lock().asks(memory.number, memory.age, proc, now) || allowance.take(now);
         if !may_go {
             self.waits.fetch_add(1, Relaxed);
         }
@@ -143,6 +144,7 @@ impl Runs for Arc<Proc> {
 
 struct Turn<P> {
     number: u32,
+    age: u64,
     process: P,
     since: Instant,
     /// When it was last seen to do something, and what processor time it had had by then.
@@ -154,16 +156,14 @@ struct Turn<P> {
 #[derive(PartialEq)]
 enum Fate {
     GoesOn,
-    IsOver,
     /// Nothing is done with it.
     EndsEarly,
+    /// The process has ended.
+    IsOver,
 }
 
 impl<P: Runs> Turn<P> {
-    fn fate(&mut self, now: Instant, length: Duration) -> Fate {
-        if now.saturating_duration_since(self.since) >= length {
-            return Fate::IsOver;
-        }
+    fn fate(&mut self, now: Instant) -> Fate {
         let past = now.saturating_duration_since(self.seen);
         if past < REST {
             return Fate::GoesOn;
@@ -176,48 +176,82 @@ impl<P: Runs> Turn<P> {
     }
 }
 
-/// Who has a turn, and who waits for one, in order.
+/// Who waits for a turn.
+struct Waiting {
+    number: u32,
+    age: u64,
+    since: Instant,
+    /// When it last asked.
+    asked: Instant,
+}
+
+impl Waiting {
+    /// Who has waited long enough comes first, then who is oldest.
+    fn rank(&self, now: Instant) -> impl Ord + use<> {
+        let is_due = now.saturating_duration_since(self.since) >= WAIT;
+        (!is_due, is_due.then_some(self.since), self.age)
+    }
+}
+
+/// Who has a turn, and who waits for one.
 struct Line<P = Arc<Proc>> {
     /// Turns at a time.
     most: usize,
     turns: Vec<Turn<P>>,
-    /// Memories, and when they last asked.
-    waiting: VecDeque<(u32, Instant)>,
+    waiting: Vec<Waiting>,
     ended_early: u64,
 }
 
 impl<P: Runs + Clone> Line<P> {
     fn new(most: usize) -> Line<P> {
-        Line { most, turns: Vec::new(), waiting: VecDeque::new(), ended_early: 0 }
+        Line { most, turns: Vec::new(), waiting: Vec::new(), ended_early: 0 }
     }
 
-    /// Whether this memory has a turn, which it gets if it is the first in line.
-    fn asks(&mut self, number: u32, process: &P, now: Instant) -> bool {
-        let length = self.length();
+    /// Whether this memory has a turn, which it gets if it is the first in line. The older a memory, the smaller its `age`.
+    fn asks(&mut self, number: u32, age: u64, process: &P, now: Instant) -> bool {
         if let Some(turn) = self.turns.iter_mut().find(|turn| turn.number == number) {
             turn.seen = now;
-            if self.waiting.is_empty() || now.saturating_duration_since(turn.since) < length {
-                return true;
+            return true;
+        }
+        match self.waiting.iter_mut().find(|waiting| waiting.number == number) {
+            Some(waiting) => waiting.asked = now,
+            None => self.waiting.push(Waiting { number, age, since: now, asked: now }),
+        }
+        self.end_turns(now);
+        let is_there = |waiting: &&Waiting| now.saturating_duration_since(waiting.asked) < ABSENT;
+        let mut line: Vec<_> = self.waiting.iter().filter(is_there).collect();
+        line.sort_unstable_by_key(|waiting| waiting.rank(now));
+        if let Some(first) = line.first()
+            && self.turns.len() >= self.most
+        {
+            // Who is older goes on, unless the other has waited long enough.
+            let (is_due, age) = (now.saturating_duration_since(first.since) >= WAIT, first.age);
+            let length = self.length();
+            let may_end = |turn: &Turn<P>| {
+                now.saturating_duration_since(turn.since) >= length && (is_due || age < turn.age)
+            };
+            let youngest = self.turns.iter().filter(|turn| may_end(turn)).max_by_key(|turn| turn.age);
+            if let Some(number) = youngest.map(|turn| turn.number) {
+                self.turns.retain(|turn| turn.number != number);
             }
         }
-        match self.waiting.iter_mut().find(|waiting| waiting.0 == number) {
-            Some(waiting) => waiting.1 = now,
-            None => self.waiting.push_back((number, now)),
+        let free = self.most.saturating_sub(self.turns.len());
+        if !line.iter().take(free).any(|waiting| waiting.number == number) {
+            return false;
         }
+        self.waiting.retain(|waiting| waiting.number != number);
+        let spent = process.processor_time().unwrap_or_default();
+        self.turns.push(Turn { number, age, process: process.clone(), since: now, seen: now, spent });
+        true
+    }
+
+    /// Ends those that nothing is done with.
+    fn end_turns(&mut self, now: Instant) {
         self.turns.retain_mut(|turn| {
-            let fate = turn.fate(now, length);
+            let fate = turn.fate(now);
             self.ended_early += u64::from(fate == Fate::EndsEarly);
             fate == Fate::GoesOn
         });
-        let is_there = |waiting: &&(u32, Instant)| now.saturating_duration_since(waiting.1) < ABSENT;
-        let before = self.waiting.iter().take_while(|waiting| waiting.0 != number).filter(is_there).count();
-        if self.turns.len() + before >= self.most {
-            return false;
-        }
-        self.waiting.retain(|waiting| waiting.0 != number);
-        let spent = process.processor_time().unwrap_or_default();
-        self.turns.push(Turn { number, process: process.clone(), since: now, seen: now, spent });
-        true
     }
 
     /// Of a turn.
@@ -228,7 +262,7 @@ impl<P: Runs + Clone> Line<P> {
 
     fn leave(&mut self, number: u32) {
         self.turns.retain(|turn| turn.number != number);
-        self.waiting.retain(|waiting| waiting.0 != number);
+        self.waiting.retain(|waiting| waiting.number != number);
     }
 
     fn clear(&mut self) {
@@ -270,7 +304,7 @@ mod tests {
         }
 
         fn asks(&mut self, number: usize) -> bool {
-            self.line.asks(number as u32, &self.processes[number], self.now)
+            self.line.asks(number as u32, number as u64, &self.processes[number], self.now)
         }
 
         /// Time goes by, in which some run.
@@ -291,18 +325,45 @@ mod tests {
         assert_eq!([3, 2, 1, 0].map(|number| scene.asks(number)), [false, false, true, true]);
     }
 
-    #[test]
-    fn a_turn_ends_when_its_time_is_over_and_the_line_goes_on_in_order() {
-        let mut scene = Scene::new(1, 3);
-        let mut order = Vec::new();
-        for _ in 0..7 * MOST_TURN.as_millis() / ASK_AGAIN.as_millis() {
-            let went: Vec<usize> = (0..3).filter(|&number| scene.asks(number)).collect();
-            assert!(went.len() <= 1);
-            order.extend(went);
-            scene.pass(ASK_AGAIN, &[0, 1, 2]);
+    /// Who had a turn while all wanted one for so long, and the longest that anybody waited.
+    fn goes_by(most: usize, processes: usize, time: Duration) -> (Vec<usize>, Duration) {
+        let mut scene = Scene::new(most, processes);
+        let all: Vec<usize> = (0..processes).collect();
+        let mut last = vec![scene.now; processes];
+        let (mut order, mut longest) = (Vec::new(), Duration::ZERO);
+        for _ in 0..time.as_millis() / ASK_AGAIN.as_millis() {
+            for &number in &all {
+                if scene.asks(number) {
+                    longest = longest.max(scene.now - last[number]);
+                    last[number] = scene.now;
+                    order.push(number);
+                }
+            }
+            assert!(scene.line.turns.len() <= most);
+            scene.pass(ASK_AGAIN, &all);
         }
+        (order, longest)
+    }
+
+    #[test]
+    fn the_oldest_goes_on_until_others_have_waited_long_enough() {
+        let (mut order, longest) = goes_by(1, 3, WAIT * 10);
+        let of_the_oldest = order.iter().filter(|number| **number == 0).count();
+        assert!(
+            (order.len() / 3..order.len() / 2).contains(&of_the_oldest),
+            "{of_the_oldest} of {}",
+            order.len()
+        );
         order.dedup();
-        assert_eq!(order[..6], [0, 1, 2, 0, 1, 2]);
+        assert_eq!(order[..4], [0, 1, 2, 0]);
+        assert!((WAIT..=WAIT + MOST_TURN * 2).contains(&longest), "{longest:?}");
+    }
+
+    #[test]
+    fn in_a_long_line_turns_are_short() {
+        let (order, longest) = goes_by(2, 24, WAIT * 10);
+        assert!((0..24).all(|number| order.contains(&number)));
+        assert!(longest <= WAIT * 2, "{longest:?}");
     }
 
     #[test]
@@ -349,34 +410,6 @@ mod tests {
         assert!(scene.asks(2));
         scene.line.leave(2);
         assert!(scene.asks(1));
-    }
-
-    #[test]
-    fn alone_it_has_its_turn_for_as_long_as_it_wants() {
-        let mut scene = Scene::new(1, 2);
-        for _ in 0..10 {
-            assert!(scene.asks(0));
-            scene.pass(MOST_TURN, &[0]);
-        }
-        assert!(scene.asks(0));
-        assert!(!scene.asks(1) || !scene.asks(0), "one of them waits");
-    }
-
-    #[test]
-    fn the_last_of_a_line_waits_for_seconds() {
-        let waits = |most, processes| {
-            let mut scene = Scene::new(most, processes);
-            let begun = scene.now;
-            let last = processes - 1;
-            let all: Vec<usize> = (0..processes).collect();
-            while !(0..processes).filter(|&number| scene.asks(number)).any(|number| number == last) {
-                scene.pass(ASK_AGAIN, &all);
-            }
-            scene.now - begun
-        };
-        assert!((WAIT..WAIT * 3 / 2).contains(&waits(2, 12)), "{:?}", waits(2, 12));
-        assert!(waits(2, 4) <= MOST_TURN + ASK_AGAIN);
-        assert!(waits(1, 40) >= LEAST_TURN * 39);
     }
 
     #[test]
