@@ -37,10 +37,14 @@ fn same_as_alone(name: &str, script: &str) -> Option<under::Under> {
     let command = ["python3", "-c", &script];
     let expected = under::alone(&command);
     assert!(expected.status.success(), "{expected:?}");
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let done = under::run(&Uzswap::of_this_tree(), &format!("{}M", 48 * cpus), &[], &command);
+    let cap = 48 * std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let done = under::run(&Uzswap::of_this_tree(), &format!("{cap}M"), &[], &command);
     assert_eq!(done.text(), String::from_utf8_lossy(&expected.stdout), "{:?}", done.output);
     assert_eq!(done.number("lost_pages"), 0);
+    // They fill their memory as fast as they can, all at once, and are to be found before that is done.
+    let peak = done.number("peak_total_bytes") as f64 / (cap << 20) as f64;
+    println!("peak {peak:.3} of the cap");
+    assert!(peak < 2.0, "{}", done.stats);
     Some(done)
 }
 

@@ -25,6 +25,9 @@ pub(crate) const REMOVAL: Duration = Duration::from_secs(10);
 
 /// Mappings smaller than this are left alone at first: each registered one is a mapping of its own for the kernel.
 const SMALL: u64 = 16 * PAGE_SIZE as u64;
+/// How long processes may take to make their userfaultfds, and between two looks whether they have.
+const WELCOME_LIMIT: Duration = Duration::from_millis(50);
+const WELCOME_PAUSE: Duration = Duration::from_micros(100);
 /// Bytes looked through in one hold of a memory's lock.
 const LOOK: u64 = 64 << 20;
 
@@ -98,22 +101,27 @@ impl Shared {
             .filter(|(anonymous, _)| *anonymous >= SMALL)
             .collect();
         processes.sort_unstable_by_key(|(anonymous, _)| std::cmp::Reverse(*anonymous));
-        let (mut found, mut is_any_new) = (0, false);
+        let mut unseen = Vec::new();
+        let mut is_any_new = false;
         let begun_with = self.budget.anonymous();
-        for (anonymous, process) in processes {
-            let Some(memory) = link::manage(self, &process) else { continue };
+        self.manage_all(processes, |anonymous, process, memory| {
             let known = {
                 let inner = memory.inner.lock();
-                is_any_new |= inner.looked_at.is_none();
+                is_any_new |= inner.kept.is_empty();
                 (inner.resident * PAGE_SIZE) as u64
             };
             // What is known is most of what there is: nothing to be found but what cannot be moved.
             if anonymous.saturating_sub(known) > SMALL || depth == Depth::Small {
-                found += self.look_through(&memory, &process, depth);
+                let mappings = self.take_in(&memory, &process, depth);
+                unseen.push((memory, process, mappings));
             }
+        });
+        let mut found = 0;
+        for (memory, process, mappings) in unseen {
             if self.stopping.load(Relaxed) {
                 break;
             }
+            found += self.look_through(&memory, &process, &mappings);
         }
         if is_any_new {
             // Before anything of it can leave, which is not before who asked for this moves it; and not before it is registered, since
@@ -132,10 +140,35 @@ impl Shared {
         found
     }
 
-    fn look_through(&self, memory: &Memory, process: &Process, depth: Depth) -> usize {
+    /// Manages processes, and tells `each` of them, by who answers first: all grow meanwhile, and on busy CPUs one may take long.
+    fn manage_all(
+        self: &Arc<Self>,
+        processes: Vec<(u64, Arc<Process>)>,
+        mut each: impl FnMut(u64, Arc<Process>, Arc<Memory>),
+    ) {
+        processes.iter().for_each(|(_, process)| link::ask(self, process));
+        let begun = Instant::now();
+        let mut left = processes;
+        loop {
+            left.retain(|(anonymous, process)| {
+                if let Some(memory) = link::manage(self, process) {
+                    each(*anonymous, process.clone(), memory);
+                    return false;
+                }
+                process.is_to_answer()
+            });
+            if left.is_empty() || begun.elapsed() >= WELCOME_LIMIT {
+                return;
+            }
+            std::thread::sleep(WELCOME_PAUSE);
+        }
+    }
+
+    /// Registers mappings, and says which are to be looked through.
+    fn take_in(&self, memory: &Memory, process: &Process, depth: Depth) -> Vec<Mapping> {
         let mut mappings = Vec::new();
         if process.proc.mappings(|mapping| mappings.push(mapping)).is_err() {
-            return 0;
+            return Vec::new();
         }
         mappings.retain(|mapping| mapping.end - mapping.start >= SMALL || depth == Depth::Small);
         {
@@ -149,19 +182,43 @@ impl Shared {
             mappings.retain(|mapping| !inner.unregistered(mapping.start, mapping.end).is_empty());
         }
         if mappings.is_empty() {
-            return 0;
+            return mappings;
         }
         let locked = process.proc.locked();
         mappings.retain(|mapping| {
             !locked.iter().any(|lock| lock.start < mapping.end && mapping.start < lock.end)
         });
+        mappings.retain(|mapping| {
+            // One that nothing is in is not worth it.
+            let has_pages = matches!(process.proc.first_present(mapping.start, mapping.end), Ok(Some(_)));
+            has_pages && self.is_registered(memory, &mut memory.inner.lock(), process, *mapping)
+        });
+        mappings
+    }
+
+    /// Whether all of a mapping is registered, as far as it can be now.
+    fn is_registered(&self, memory: &Memory, inner: &mut Inner, process: &Process, mapping: Mapping) -> bool {
+        let Mapping { start, end } = mapping;
+        // An event that was read and waits for the batch: until it is applied, the table is older than the mappings, and a
+        // mapping that is new where another was moved away would be taken for that.
+        if inner.draining
+            || inner.events_wait
+            || inner.blind_until.is_some_and(|until| Instant::now() < until)
+        {
+            return false;
+        }
+        inner.unregistered(start, end).is_empty() || self.register(memory, inner, process, start, end)
+    }
+
+    /// Queues what is present in mappings. Returns how many pages.
+    fn look_through(&self, memory: &Memory, process: &Process, mappings: &[Mapping]) -> usize {
         let mut found = 0;
-        for Mapping { start, end } in mappings {
-            let mut from = start;
+        for mapping in mappings {
+            let mut from = mapping.start;
             // Without the lock, to know what it is worth taking for: terabytes may be reserved, and a few pages used.
-            while let Ok(Some(first)) = process.proc.first_present(from, end) {
-                let to = end.min(first.saturating_add(LOOK));
-                let Some(fresh) = self.look(memory, process, start, end, first, to) else { break };
+            while let Ok(Some(first)) = process.proc.first_present(from, mapping.end) {
+                let to = mapping.end.min(first.saturating_add(LOOK));
+                let Some(fresh) = self.look(memory, process, *mapping, first, to) else { break };
                 found += fresh;
                 from = to;
             }
@@ -169,28 +226,18 @@ impl Shared {
         found
     }
 
-    /// Registers a mapping and queues what is present in a part of it, and says how much that is. `None`: it cannot, or not now.
+    /// Queues what is present in a part of a mapping, and says how much that is. `None`: it is not registered, or cannot be looked through now.
     fn look(
         &self,
         memory: &Memory,
         process: &Process,
-        start: u64,
-        end: u64,
+        mapping: Mapping,
         from: u64,
         to: u64,
     ) -> Option<usize> {
         let mut inner = memory.inner.lock();
-        // An event that was read and waits for the batch: until it is applied, the table is older than the mappings, and a
-        // mapping that is new where another was moved away would be taken for that.
-        if inner.draining
-            || inner.events_wait
-            || inner.blind_until.is_some_and(|until| Instant::now() < until)
-        {
-            return None;
-        }
-        if !inner.unregistered(start, end).is_empty()
-            && !self.register(memory, &mut inner, process, start, end)
-        {
+        // What was registered may be gone, or events of it be unread.
+        if !self.is_registered(memory, &mut inner, process, mapping) {
             return None;
         }
         let now = self.seconds();

@@ -31,6 +31,7 @@ use zswap::PAGE_SIZE;
 use crate::batch::{Batch, PART, Part};
 use crate::choose::Chooser;
 use crate::discover::Depth;
+use crate::kept::remember_wiped;
 use crate::link::{Done, Hands};
 use crate::memory::{Inner, Memory};
 use crate::policy::Candidate;
@@ -255,6 +256,10 @@ impl Evictor {
         if hands.owes_reply() && !matches!(hands.settle(), Done::Reply(_)) {
             self.put_back(candidates);
             return 0;
+        }
+        if memory.inner.lock().looked_at.is_none() {
+            // Before anything of it is out. Not sooner: other programs grow while this one's memory is walked.
+            remember_wiped(memory);
         }
         let mut inner = memory.inner.lock();
         if inner.draining {

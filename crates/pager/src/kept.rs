@@ -17,7 +17,6 @@ use zswap::PAGE_SIZE;
 
 use crate::Shared;
 use crate::memory::Memory;
-use crate::proc::Proc;
 use crate::table::{Page, page_of};
 
 /// How far before the head of its robust futexes a thread's number is (glibc, x86-64).
@@ -50,13 +49,13 @@ impl Shared {
             let fits = room.checked_sub(kept.len() as u64);
             memory.inner.lock().kept = fits.map(|_| kept).unwrap_or_default();
             room = fits.unwrap_or(room);
-            remember_wiped(&memory, proc);
         }
     }
 }
 
-/// For the case that the parent is not there to be asked any more when its fork is heard of.
-fn remember_wiped(memory: &Memory, proc: &Proc) {
+/// Looks at what children of a memory find empty, for the case that it is not there to be asked any more when its fork is heard of.
+pub(crate) fn remember_wiped(memory: &Memory) {
+    let Some(proc) = memory.proc.get() else { return };
     let begun = Instant::now();
     let is_soon = |(at, took): (Instant, Duration)| begun - at < LOOK_ANEW.max(took * LOOKS_SHARE);
     if memory.inner.lock().looked_at.is_some_and(is_soon) {

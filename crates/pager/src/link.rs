@@ -19,16 +19,15 @@ use crate::{PagerError, Shared};
 
 /// How long an agent may take for an order before the process counts as stopped.
 const ORDER_LIMIT: Duration = Duration::from_millis(25);
-/// How long a process may take to make its userfaultfd, once it was asked.
-const WELCOME_LIMIT: Duration = Duration::from_millis(50);
 
 /// How long somebody waits here for a memory that is being served: that takes as long as a batch is moved; longer where a fork is
 /// short of a descriptor, which those who wait here may be about to give back.
 const BUSY_LIMIT: Duration = Duration::from_millis(5);
 /// Connections that may wait between two looks. Who finds no room waits before its program begins.
 const BACKLOG: i32 = 1024;
-/// How long it is taken for true how much of a process is shared.
-const SHARE_AGE: Duration = Duration::from_millis(50);
+/// How long it is taken for true how much of a process is shared, at least, and in times of what a look takes.
+const SHARE_AGE: Duration = Duration::from_millis(40);
+const SHARE_PAUSE: u32 = 8;
 
 /// The connection of one agent.
 pub(crate) struct Hands {
@@ -147,15 +146,13 @@ pub(crate) struct Process {
     pub(crate) state: Mutex<Stage>,
     /// It began by a fork.
     is_forked: bool,
-    /// What a process that shares pages has for itself, of each [`PARTS`] resident bytes, as far as that has been looked at.
-    share: AtomicU64,
-    /// When it was. Whoever has this is looking.
-    share_looked_at: Mutex<Option<Instant>>,
+    /// Resident bytes that are counted with other processes, which have them too; [`UNSEEN`] before that was looked at.
+    elsewhere: AtomicU64,
+    /// When it was looked at, and how long that took.
+    looked_at: Mutex<Option<(Instant, Duration)>>,
 }
 
-/// Parts that a share is told in, and what stands for none that is known.
-const PARTS: u64 = 1024;
-const NO_SHARE: u64 = u64::MAX;
+const UNSEEN: u64 = u64::MAX;
 
 /// How far the acquaintance went.
 pub(crate) enum Stage {
@@ -176,7 +173,7 @@ impl Process {
     fn may_share(&self) -> bool {
         let Some(state) = self.state.try_lock() else {
             // Whoever has the state is getting to know it, or waits for a batch of it.
-            return self.is_forked || self.share.load(Ordering::Relaxed) != NO_SHARE;
+            return self.is_forked || self.elsewhere.load(Ordering::Relaxed) != UNSEEN;
         };
         match &*state {
             Stage::Known(_) | Stage::Asked(_) => self.is_forked,
@@ -185,26 +182,38 @@ impl Process {
         }
     }
 
-    /// Its anonymous bytes, pages that it shares counted in parts.
+    /// Whether it was asked for something, or given it, and has not answered so far.
+    pub(crate) fn is_to_answer(&self) -> bool {
+        matches!(&*self.state.lock(), Stage::Asked(_) | Stage::Given(..))
+    }
+
+    /// Its anonymous bytes, of which pages that it shares count in parts, as far as that has been looked at. What it has more by now is its own.
     pub(crate) fn anonymous(&self, resident: u64) -> u64 {
-        if !self.may_share() {
-            return resident;
+        if self.is_forked {
+            // It begins with its parent's pages.
+            let _ = self.elsewhere.compare_exchange(UNSEEN, resident, Ordering::Relaxed, Ordering::Relaxed);
         }
-        // Where another thread is looking, what was seen last is as good; the first time there is nothing else.
-        let looked_at = if self.share.load(Ordering::Relaxed) == NO_SHARE {
-            Some(self.share_looked_at.lock())
-        } else {
-            self.share_looked_at.try_lock()
-        };
-        if let Some(mut looked_at) = looked_at
-            && looked_at.is_none_or(|at| at.elapsed() >= SHARE_AGE)
+        match self.elsewhere.load(Ordering::Relaxed) {
+            UNSEEN => resident,
+            elsewhere => resident.saturating_sub(elsewhere),
+        }
+    }
+
+    /// Looks at what of its memory other processes have, too, if any may. The kernel walks all of it for that, so this is not done all the
+    /// time.
+    pub(crate) fn look_at_share(&self) {
+        let mut looked_at = self.looked_at.lock();
+        let is_due = looked_at.is_none_or(|(at, took)| at.elapsed() >= SHARE_AGE.max(took * SHARE_PAUSE));
+        if !is_due || !self.may_share() {
+            return;
+        }
+        let begun = Instant::now();
+        if let Some(resident) = self.proc.resident()
+            && let Some(own) = self.proc.proportional()
         {
-            let own = self.proc.proportional().unwrap_or(resident);
-            let parts = (own * PARTS).checked_div(resident).unwrap_or(PARTS).min(PARTS);
-            self.share.store(parts, Ordering::Relaxed);
-            *looked_at = Some(Instant::now());
+            self.elsewhere.store(resident.anonymous.saturating_sub(own), Ordering::Relaxed);
         }
-        resident / PARTS * self.share.load(Ordering::Relaxed).min(PARTS)
+        *looked_at = Some((begun, begun.elapsed()));
     }
 
     /// The program has ended, all but the agent, which is to end too.
@@ -312,8 +321,8 @@ pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> Result<Process, Silent>
         pid,
         is_forked: hands.hello.forked != 0,
         state: Mutex::new(Stage::Known(hands)),
-        share: AtomicU64::new(NO_SHARE),
-        share_looked_at: Mutex::new(None),
+        elsewhere: AtomicU64::new(UNSEEN),
+        looked_at: Mutex::new(None),
     })
 }
 
@@ -338,9 +347,9 @@ fn give(shared: &Shared, process: &Process, state: &mut Stage) -> Result<(), Not
 /// A fork may have happened that was not applied, or could not be looked for.
 struct NotYet;
 
-/// Manages a forked process once it says that it has what it was given. A stopped one does not; it is served all the same.
+/// Manages a forked process if it has said that it has what it was given. A stopped one does not; it is served all the same.
 fn begin_given(state: &mut Stage, hands: Hands, memory: Arc<Memory>) -> Option<Arc<Memory>> {
-    match receive::<Ready>(hands.socket.as_fd(), WELCOME_LIMIT) {
+    match receive::<Ready>(hands.socket.as_fd(), Duration::ZERO) {
         Ok(_) => {
             *memory.hands.lock() = Some(hands);
             *state = Stage::Managed(memory.clone());
@@ -355,37 +364,47 @@ fn begin_given(state: &mut Stage, hands: Hands, memory: Arc<Memory>) -> Option<A
     }
 }
 
-/// Takes a process's memory under management, if it can be. Returns it when it is.
+/// Asks a process for its userfaultfd, if nobody has, or gives it the one that it is to have. Nobody waits for the answer here: many can be
+/// asked before the first has answered.
+pub(crate) fn ask(shared: &Shared, process: &Process) {
+    // Who has the state is asking.
+    if let Some(mut state) = process.state.try_lock() {
+        ask_in(shared, process, &mut state);
+    }
+}
+
+fn ask_in(shared: &Shared, process: &Process, state: &mut Stage) {
+    // With a userfaultfd of its own instead of the one that it is to have it could not be moved from, ever.
+    if give(shared, process, state).is_err() {
+        return;
+    }
+    let Stage::Known(hands) = &*state else { return };
+    let Ok(stand_in) = hands.socket.try_clone() else { return };
+    let device = shared.device.as_ref().map(AsFd::as_fd);
+    let means = if device.is_some() { Means::Device } else { Means::Call };
+    let welcome = Welcome { means: means as u32, ..Welcome::default() };
+    if send(hands.socket.as_fd(), bytes_of(&welcome), device).is_ok()
+        && let Stage::Known(hands) = std::mem::replace(state, Stage::Refused(stand_in))
+    {
+        *state = Stage::Asked(hands);
+    }
+}
+
+/// Takes a process's memory under management, if it can be and the process has answered. Returns it when it is.
 pub(crate) fn manage(shared: &Arc<Shared>, process: &Process) -> Option<Arc<Memory>> {
     let mut state = process.state.lock();
     if let Stage::Managed(memory) = &*state {
         return Some(memory.clone());
     }
-    // With a userfaultfd of its own instead it could not be moved from, ever.
-    give(shared, process, &mut state).ok()?;
-    let placeholder = |hands: &Hands| hands.socket.try_clone().map(Stage::Refused);
-    let (hands, was_asked) = match &mut *state {
-        Stage::Known(hands) | Stage::Asked(hands) | Stage::Given(hands, _) => {
-            let stand_in = placeholder(hands).ok()?;
-            match std::mem::replace(&mut *state, stand_in) {
-                Stage::Known(hands) => (hands, false),
-                Stage::Asked(hands) => (hands, true),
-                Stage::Given(hands, memory) => return begin_given(&mut state, hands, memory),
-                _ => return None,
-            }
-        }
+    ask_in(shared, process, &mut state);
+    let (Stage::Asked(hands) | Stage::Given(hands, _)) = &*state else { return None };
+    let stand_in = hands.socket.try_clone().ok()?;
+    let hands = match std::mem::replace(&mut *state, Stage::Refused(stand_in)) {
+        Stage::Given(hands, memory) => return begin_given(&mut state, hands, memory),
+        Stage::Asked(hands) => hands,
         _ => return None,
     };
-    if !was_asked {
-        let device = shared.device.as_ref().map(AsFd::as_fd);
-        let means = if device.is_some() { Means::Device } else { Means::Call };
-        let welcome = Welcome { means: means as u32, ..Welcome::default() };
-        if send(hands.socket.as_fd(), bytes_of(&welcome), device).is_err() {
-            *state = Stage::Known(hands);
-            return None;
-        }
-    }
-    match receive::<Ready>(hands.socket.as_fd(), WELCOME_LIMIT) {
+    match receive::<Ready>(hands.socket.as_fd(), Duration::ZERO) {
         Ok((Ready { errno: 0, .. }, Some(uffd))) => {
             rustix::io::ioctl_fionbio(&uffd, true).ok()?;
             let forked = hands.hello.forked != 0;

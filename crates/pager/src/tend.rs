@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::Shared;
 use crate::discover::REMOVAL;
+use crate::kept::remember_wiped;
 use crate::link::Stage;
 use crate::memory::Memory;
 use crate::table::State;
@@ -27,9 +28,12 @@ impl Shared {
         let mut looked_anew = Instant::now();
         let mut thrashing = Thrashing::new(self.cpus);
         while !self.stopping.load(Relaxed) {
+            self.look_at_shares();
             // First: to let go of what ended may wait for a batch.
             if self.budget.estimate() >= self.budget.near() {
                 self.keep_for_the_kernel();
+                let memories = self.books.lock().memories();
+                memories.iter().for_each(|memory| remember_wiped(memory));
             }
             self.bury();
             let seen = self.turns.seen(self.begun.elapsed());
@@ -46,6 +50,15 @@ impl Shared {
         }
         // Everything comes back, and whoever waits goes on.
         self.turns.set(false);
+    }
+
+    /// What processes share since a fork counts once; where it could matter, the kernel is asked how much that is.
+    fn look_at_shares(&self) {
+        let processes = self.processes.lock().clone();
+        let each = processes.iter().filter_map(|process| process.proc.resident());
+        if each.map(|resident| resident.anonymous).sum::<u64>() >= self.budget.near() {
+            processes.iter().for_each(|process| process.look_at_share());
+        }
     }
 
     /// Memories that brought pages in since this was last asked.

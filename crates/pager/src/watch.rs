@@ -19,9 +19,9 @@ use crate::scheduling::Scheduling;
 /// Between two looks, at least and at most.
 const NEAR: Duration = Duration::from_millis(1);
 const FAR: Duration = Duration::from_millis(20);
-/// Bytes by which programs may grow in a millisecond: a thread that does nothing but touch new memory takes 2 to 3 MiB, and more by huge
-/// pages.
-const GROWTH: u64 = 8 << 20;
+/// Bytes by which programs may grow in a millisecond: a thread that does nothing but touch new memory takes 2 to 3 MiB, and by huge
+/// pages 6; two at once did 13.
+const GROWTH: u64 = 16 << 20;
 
 /// How long who connects may take to say who it is, and how many may do so at once. An agent that was stopped in that moment is not waited
 /// for: its program is not managed, and goes on.
