@@ -41,10 +41,10 @@ fn same_as_alone(name: &str, script: &str) -> Option<under::Under> {
     let done = under::run(&Uzswap::of_this_tree(), &format!("{cap}M"), &[], &command);
     assert_eq!(done.text(), String::from_utf8_lossy(&expected.stdout), "{:?}", done.output);
     assert_eq!(done.number("lost_pages"), 0);
-    // They fill their memory as fast as they can, all at once, and are to be found before that is done.
+    // They fill three times as much as fast as they can, all at once, and are to be found before that is done.
     let peak = done.number("peak_total_bytes") as f64 / (cap << 20) as f64;
     println!("peak {peak:.3} of the cap");
-    assert!(peak < 2.0, "{}", done.stats);
+    assert!(peak < 2.5, "{}", done.stats);
     Some(done)
 }
 
@@ -69,7 +69,7 @@ count = 3 * len(os.sched_getaffinity(0))
 pipes = [os.pipe() for _ in range(count)]
 def work(number):
     data, total = fill(number), 0
-    if number == 0: os.write(pipes[0][1], b't')
+    if number % 2 == 0: os.write(pipes[number][1], b't')
     for _ in range(300):
         os.read(pipes[number][0], 1)
         total += sum(touch(data) for _ in range(10))
@@ -77,5 +77,6 @@ def work(number):
     return '%d %d' % (total, sum(data))
 all_of(count, work)
 ";
-    same_as_alone("processes_that_wait_for_each_other_go_on", script);
+    let Some(done) = same_as_alone("processes_that_wait_for_each_other_go_on", script) else { return };
+    assert!(done.number("turns_waited_for") > 0, "{}", done.stats);
 }

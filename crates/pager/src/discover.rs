@@ -25,8 +25,7 @@ pub(crate) const REMOVAL: Duration = Duration::from_secs(10);
 
 /// Mappings smaller than this are left alone at first: each registered one is a mapping of its own for the kernel.
 const SMALL: u64 = 16 * PAGE_SIZE as u64;
-/// How long processes may take to make their userfaultfds, and between two looks whether they have.
-const WELCOME_LIMIT: Duration = Duration::from_millis(50);
+/// Between two looks whether processes have answered.
 const WELCOME_PAUSE: Duration = Duration::from_micros(100);
 /// Bytes looked through in one hold of a memory's lock.
 const LOOK: u64 = 64 << 20;
@@ -107,7 +106,7 @@ impl Shared {
         self.manage_all(processes, |anonymous, process, memory| {
             let known = {
                 let inner = memory.inner.lock();
-                is_any_new |= inner.kept.is_empty();
+                is_any_new |= inner.kept.is_none();
                 (inner.resident * PAGE_SIZE) as u64
             };
             // What is known is most of what there is: nothing to be found but what cannot be moved.
@@ -147,7 +146,6 @@ impl Shared {
         mut each: impl FnMut(u64, Arc<Process>, Arc<Memory>),
     ) {
         processes.iter().for_each(|(_, process)| link::ask(self, process));
-        let begun = Instant::now();
         let mut left = processes;
         loop {
             left.retain(|(anonymous, process)| {
@@ -157,7 +155,7 @@ impl Shared {
                 }
                 process.is_to_answer()
             });
-            if left.is_empty() || begun.elapsed() >= WELCOME_LIMIT {
+            if left.is_empty() {
                 return;
             }
             std::thread::sleep(WELCOME_PAUSE);

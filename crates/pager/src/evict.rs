@@ -258,7 +258,7 @@ impl Evictor {
             return 0;
         }
         if memory.inner.lock().looked_at.is_none() {
-            // Before anything of it is out. Not sooner: other programs grow while this one's memory is walked.
+            // Before anything more of it is out. Not sooner: other programs grow while this one's memory is walked.
             remember_wiped(memory);
         }
         let mut inner = memory.inner.lock();
@@ -273,11 +273,10 @@ impl Evictor {
         }
         let is_there =
             |candidate: &Candidate| inner.table.get(candidate.page) == State::Resident(candidate.stamp);
-        let (stay, go): (Vec<_>, Vec<_>) = candidates
-            .iter()
-            .copied()
-            .filter(is_there)
-            .partition(|candidate| inner.kept.contains(&candidate.page));
+        let (stay, go): (Vec<_>, Vec<_>) =
+            candidates.iter().copied().filter(is_there).partition(|candidate| {
+                inner.kept.as_ref().is_some_and(|kept| kept.contains(&candidate.page))
+            });
         self.put_back(&stay);
         let mut moving: Vec<Moving> =
             go.iter().map(|candidate| Moving { page: candidate.page, errno: 0, noted: false }).collect();

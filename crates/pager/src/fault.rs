@@ -98,6 +98,8 @@ pub(crate) struct Server {
     /// microsecond a page: milliseconds would be many megabytes.
     without_room: usize,
     allowance: Allowance,
+    /// What waits now need not wait for a turn any more.
+    may_go: bool,
     /// Of who waits for what is served now.
     wake: Wake,
 }
@@ -113,6 +115,7 @@ impl Server {
             waits_since: None,
             without_room: 0,
             allowance: Allowance::new(),
+            may_go: false,
             wake: Wake::Now,
         }
     }
@@ -171,8 +174,15 @@ impl Server {
                     Message::Fault { address, write, thread } => {
                         last_thread = Some(thread);
                         beside.begin(thread);
+                        let page = page_of(address);
+                        if self.waiting.iter().any(|fault| (fault.page, fault.write) == (page, write)) {
+                            // Another thread wants it, too; or this one had a signal meanwhile, and would ask again and again for as long as that is
+                            // pending, where it is in a system call.
+                            self.may_go = true;
+                            continue;
+                        }
                         self.shared.counters.faults.add(1);
-                        self.waiting.push(Fault { page: page_of(address), write, run: None, block: None });
+                        self.waiting.push(Fault { page, write, run: None, block: None });
                     }
                     event => {
                         beside.disturbed();
@@ -188,12 +198,16 @@ impl Server {
                 self.messages = messages;
                 continue;
             }
-            let cap = self.shared.budget.cap();
-            if !self.shared.turns.may_go(&memory, &inner, cap, &mut self.allowance) {
+            if !self.may_go {
+                let cap = self.shared.budget.cap();
+                self.may_go = self.shared.turns.may_go(&memory, &inner, cap, &mut self.allowance);
+            }
+            if !self.may_go {
                 if !std::mem::replace(&mut waits_for_turn, true) {
                     self.shared.counters.turns_waited_for.add(1);
                 }
                 beside.disturbed();
+                beside.tell(&self.shared.taken);
                 self.waits_since = None;
                 self.messages = messages;
                 continue;
@@ -230,6 +244,10 @@ impl Server {
             drop(inner);
             self.shared.turns.waited(since.elapsed());
             self.waits_since = None;
+            if self.waiting.is_empty() {
+                self.may_go = false;
+                self.shared.turns.served(memory.number);
+            }
             self.messages = messages;
             if let Some(thread) = last_thread {
                 beside.end(memory.proc.get().map(Arc::as_ref), thread);

@@ -47,7 +47,7 @@ impl Shared {
                     .take(MOST_ARGUMENTS),
             );
             let fits = room.checked_sub(kept.len() as u64);
-            memory.inner.lock().kept = fits.map(|_| kept).unwrap_or_default();
+            memory.inner.lock().kept = Some(fits.map(|_| kept).unwrap_or_default());
             room = fits.unwrap_or(room);
         }
     }

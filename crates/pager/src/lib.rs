@@ -147,6 +147,9 @@ impl From<rustix::io::Errno> for PagerError {
     }
 }
 
+/// What a thread does.
+type Work = Box<dyn FnOnce() + Send>;
+
 /// How long it may take at the end until a page finds its way back.
 const BRING_BACK: Duration = Duration::from_secs(10);
 /// How long an agent may take to answer then, if it has not answered for long.
@@ -272,8 +275,8 @@ impl Shared {
             came: AtomicUsize::new(0),
             ended,
         });
-        drop(books);
         self.counters.memories.add(1);
+        drop(books);
         // A page that only this memory has, to tell it from others by.
         {
             let mut inner = memory.inner.lock();
@@ -446,18 +449,25 @@ impl Pager {
             this: OnceLock::new(),
         });
         let _ = shared.this.set(Arc::downgrade(&shared));
-        let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(PagerError::System)
-        };
         let (watcher, tender, worker) = (shared.clone(), shared.clone(), shared.clone());
         let evictor = evict::Evictor::new(shared.clone());
-        let threads = vec![
-            thread("uzswap-watch", Box::new(move || watcher.watch()))?,
-            thread("uzswap-tend", Box::new(move || tender.tend()))?,
-            thread("uzswap-evict", Box::new(move || evictor.run()))?,
-            thread("uzswap-shrink", Box::new(move || worker.cache.run_shrink_worker()))?,
+        let mut pager = Pager { shared, socket: config.socket, threads: Vec::new() };
+        let works: [(&str, Work); 4] = [
+            ("uzswap-watch", Box::new(move || watcher.watch())),
+            ("uzswap-tend", Box::new(move || tender.tend())),
+            ("uzswap-evict", Box::new(move || evictor.run())),
+            ("uzswap-shrink", Box::new(move || worker.cache.run_shrink_worker())),
         ];
-        Ok(Pager { shared, socket: config.socket, threads })
+        for (name, work) in works {
+            match std::thread::Builder::new().name(name.to_owned()).spawn(work) {
+                Ok(thread) => pager.threads.push(thread),
+                Err(error) => {
+                    pager.stop();
+                    return Err(PagerError::System(error));
+                }
+            }
+        }
+        Ok(pager)
     }
 
     /// The variable that programs are to have in their environment: where we are, and what lets them in.

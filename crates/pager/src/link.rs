@@ -3,8 +3,8 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use agent::protocol::{self, Action, Command, Hello, Leave, Means, Ready, Reply, Welcome};
@@ -19,6 +19,9 @@ use crate::{PagerError, Shared};
 
 /// How long an agent may take for an order before the process counts as stopped.
 const ORDER_LIMIT: Duration = Duration::from_millis(25);
+
+/// How long a process may take to make its userfaultfd, once it was asked: a stopped one does not.
+const WELCOME_LIMIT: Duration = Duration::from_millis(50);
 
 /// How long somebody waits here for a memory that is being served: that takes as long as a batch is moved; longer where a fork is
 /// short of a descriptor, which those who wait here may be about to give back.
@@ -146,13 +149,13 @@ pub(crate) struct Process {
     pub(crate) state: Mutex<Stage>,
     /// It began by a fork.
     is_forked: bool,
-    /// Resident bytes that are counted with other processes, which have them too; [`UNSEEN`] before that was looked at.
+    /// Resident bytes that are counted with other processes, which have them too.
     elsewhere: AtomicU64,
     /// When it was looked at, and how long that took.
     looked_at: Mutex<Option<(Instant, Duration)>>,
+    /// When it was asked for its userfaultfd, or given one.
+    asked: OnceLock<Instant>,
 }
-
-const UNSEEN: u64 = u64::MAX;
 
 /// How far the acquaintance went.
 pub(crate) enum Stage {
@@ -173,7 +176,7 @@ impl Process {
     fn may_share(&self) -> bool {
         let Some(state) = self.state.try_lock() else {
             // Whoever has the state is getting to know it, or waits for a batch of it.
-            return self.is_forked || self.elsewhere.load(Ordering::Relaxed) != UNSEEN;
+            return self.is_forked || self.elsewhere.load(Ordering::Relaxed) > 0;
         };
         match &*state {
             Stage::Known(_) | Stage::Asked(_) => self.is_forked,
@@ -182,21 +185,15 @@ impl Process {
         }
     }
 
-    /// Whether it was asked for something, or given it, and has not answered so far.
+    /// Whether it was asked for something, or given it, has not answered so far, and may soon.
     pub(crate) fn is_to_answer(&self) -> bool {
         matches!(&*self.state.lock(), Stage::Asked(_) | Stage::Given(..))
+            && self.asked.get().is_some_and(|asked| asked.elapsed() < WELCOME_LIMIT)
     }
 
     /// Its anonymous bytes, of which pages that it shares count in parts, as far as that has been looked at. What it has more by now is its own.
     pub(crate) fn anonymous(&self, resident: u64) -> u64 {
-        if self.is_forked {
-            // It begins with its parent's pages.
-            let _ = self.elsewhere.compare_exchange(UNSEEN, resident, Ordering::Relaxed, Ordering::Relaxed);
-        }
-        match self.elsewhere.load(Ordering::Relaxed) {
-            UNSEEN => resident,
-            elsewhere => resident.saturating_sub(elsewhere),
-        }
+        resident.saturating_sub(self.elsewhere.load(Ordering::Relaxed))
     }
 
     /// Looks at what of its memory other processes have, too, if any may. The kernel walks all of it for that, so this is not done all the
@@ -208,11 +205,10 @@ impl Process {
             return;
         }
         let begun = Instant::now();
-        if let Some(resident) = self.proc.resident()
-            && let Some(own) = self.proc.proportional()
-        {
-            self.elsewhere.store(resident.anonymous.saturating_sub(own), Ordering::Relaxed);
-        }
+        let resident = self.proc.resident().unwrap_or_default().anonymous;
+        // Where the kernel does not say it, all counts here.
+        let own = self.proc.proportional().unwrap_or(resident);
+        self.elsewhere.store(resident.saturating_sub(own), Ordering::Relaxed);
         *looked_at = Some((begun, begun.elapsed()));
     }
 
@@ -315,14 +311,18 @@ pub(crate) fn greet(shared: &Shared, socket: OwnedFd) -> Result<Process, Silent>
     }
     let proc = Proc::open(pid).map_err(|_| Silent::ForGood)?;
     shared.counters.processes.add(usize::from(hello.leave == Leave::No as u32));
+    // Right after a fork all that it has is its parent's, too.
+    let is_new_child = hello.forked != 0 && hello.leave == Leave::No as u32;
+    let elsewhere = proc.resident().filter(|_| is_new_child).map_or(0, |resident| resident.anonymous);
     let hands = Hands { socket, hello, ordered: 0, answered: 0, is_late: false };
     Ok(Process {
         proc: Arc::new(proc),
         pid,
         is_forked: hands.hello.forked != 0,
         state: Mutex::new(Stage::Known(hands)),
-        elsewhere: AtomicU64::new(UNSEEN),
+        elsewhere: AtomicU64::new(elsewhere),
         looked_at: Mutex::new(None),
+        asked: OnceLock::new(),
     })
 }
 
@@ -338,6 +338,7 @@ fn give(shared: &Shared, process: &Process, state: &mut Stage) -> Result<(), Not
     let welcome = Welcome { means: Means::Given as u32, ..Welcome::default() };
     send(hands.socket.as_fd(), bytes_of(&welcome), Some(memory.uffd.as_fd())).map_err(|_| NotYet)?;
     let _ = memory.proc.set(process.proc.clone());
+    let _ = process.asked.set(Instant::now());
     if let Stage::Known(hands) = std::mem::replace(state, Stage::Refused(stand_in)) {
         *state = Stage::Given(hands, memory);
     }
@@ -386,6 +387,7 @@ fn ask_in(shared: &Shared, process: &Process, state: &mut Stage) {
     if send(hands.socket.as_fd(), bytes_of(&welcome), device).is_ok()
         && let Stage::Known(hands) = std::mem::replace(state, Stage::Refused(stand_in))
     {
+        let _ = process.asked.set(Instant::now());
         *state = Stage::Asked(hands);
     }
 }

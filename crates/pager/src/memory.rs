@@ -4,7 +4,7 @@
 //! applied, and pages are moved out and noted, within one hold of that lock.** The kernel refuses a move while an event is
 //! unread, so every change of the memory is known before a page that it concerns can be moved, and the other way round.
 //!
-//! Lock order: [`Hands`] (of one memory), then its [`Inner`], then the books, or the batch that is being stored.
+//! Lock order: [`Hands`] (of one memory), then its [`Inner`], then the books, the line for turns, or the batch that is being stored.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -26,7 +26,7 @@ use crate::uffd::Uffd;
 pub(crate) struct Memory {
     /// Its number in the queues.
     pub(crate) number: u32,
-    /// How many came before it.
+    /// How many were managed before it.
     pub(crate) age: u64,
     pub(crate) uffd: Uffd,
     /// The agent's page that is mapped in it for certain.
@@ -72,8 +72,8 @@ pub(crate) struct Inner {
     pub(crate) events_wait: bool,
     /// Pages found present before this are not taken for resident: one of them may be about to be dropped.
     pub(crate) blind_until: Option<Instant>,
-    /// Pages that stay: the kernel needs them itself.
-    pub(crate) kept: HashSet<Page>,
+    /// Pages that stay, once it was looked which: the kernel needs them itself.
+    pub(crate) kept: Option<HashSet<Page>>,
     /// What children found empty when that was last looked at, when, and how long it took.
     pub(crate) wiped: Vec<Mapping>,
     pub(crate) looked_at: Option<(Instant, Duration)>,

@@ -79,6 +79,7 @@ struct Chunk {
 #[derive(Default)]
 pub struct Table {
     chunks: BTreeMap<u64, Box<Chunk>>,
+    known: usize,
     left_slots: u64,
 }
 
@@ -107,6 +108,7 @@ impl Table {
             .or_insert_with(|| Box::new(Chunk { states: [0; CHUNK as usize], used: 0 }));
         let before = std::mem::replace(&mut chunk.states[at], packed);
         chunk.used = chunk.used + u32::from(packed != 0) - u32::from(before != 0);
+        self.known = self.known + usize::from(packed != 0) - usize::from(before != 0);
         if chunk.used == 0 {
             self.chunks.remove(&number);
         }
@@ -117,7 +119,7 @@ impl Table {
 
     /// Pages of which something is known.
     pub fn known(&self) -> usize {
-        self.chunks.values().map(|chunk| chunk.used as usize).sum()
+        self.known
     }
 
     /// How often a page has left its slot. While this stays the same, every page that was in a slot is in that slot still.
@@ -138,6 +140,7 @@ impl Table {
                 if *packed != 0 && (first..end).contains(&page) {
                     let state = State::unpack(std::mem::take(packed));
                     chunk.used -= 1;
+                    self.known -= 1;
                     self.left_slots += u64::from(matches!(state, State::Slot(_)));
                     each(page, state);
                 }
@@ -186,6 +189,7 @@ mod tests {
         let mut left = 0;
         for _ in 0..200_000 {
             assert_eq!(table.left_slots(), left);
+            assert_eq!(table.known(), model.len());
             let page = random(4) * 1_000_003 + random(2_000);
             let value = u32::try_from(random(1 << 29)).unwrap();
             let state = match random(6) {

@@ -56,7 +56,9 @@ impl Shared {
     fn look_at_shares(&self) {
         let processes = self.processes.lock().clone();
         let each = processes.iter().filter_map(|process| process.proc.resident());
-        if each.map(|resident| resident.anonymous).sum::<u64>() >= self.budget.near() {
+        let all: u64 = each.map(|resident| resident.anonymous).sum();
+        let beside = self.budget.estimate().saturating_sub(self.budget.anonymous());
+        if all + beside >= self.budget.near() {
             processes.iter().for_each(|process| process.look_at_share());
         }
     }

@@ -107,6 +107,13 @@ impl Turns {
         may_go
     }
 
+    /// All faults of a memory have been served.
+    pub(crate) fn served(&self, number: u32) {
+        if self.is_on.load(Relaxed) {
+            self.line.lock().served(number, Instant::now());
+        }
+    }
+
     /// A memory has ended.
     pub(crate) fn leave(&self, number: u32) {
         self.line.lock().leave(number);
@@ -147,7 +154,9 @@ struct Turn<P> {
     age: u64,
     process: P,
     since: Instant,
-    /// When it was last seen to do something, and what processor time it had had by then.
+    /// Its faults are being served.
+    waits: bool,
+    /// When it was last seen to do something, and what processor time it had had when that was last asked.
     seen: Instant,
     spent: Duration,
 }
@@ -165,7 +174,7 @@ enum Fate {
 impl<P: Runs> Turn<P> {
     fn fate(&mut self, now: Instant) -> Fate {
         let past = now.saturating_duration_since(self.seen);
-        if past < REST {
+        if self.waits || past < REST {
             return Fate::GoesOn;
         }
         let Some(spent) = self.process.processor_time() else { return Fate::IsOver };
@@ -210,7 +219,7 @@ impl<P: Runs + Clone> Line<P> {
     /// Whether this memory has a turn, which it gets if it is the first in line. The older a memory, the smaller its `age`.
     fn asks(&mut self, number: u32, age: u64, process: &P, now: Instant) -> bool {
         if let Some(turn) = self.turns.iter_mut().find(|turn| turn.number == number) {
-            turn.seen = now;
+            turn.waits = true;
             return true;
         }
         match self.waiting.iter_mut().find(|waiting| waiting.number == number) {
@@ -241,8 +250,24 @@ impl<P: Runs + Clone> Line<P> {
         }
         self.waiting.retain(|waiting| waiting.number != number);
         let spent = process.processor_time().unwrap_or_default();
-        self.turns.push(Turn { number, age, process: process.clone(), since: now, seen: now, spent });
+        self.turns.push(Turn {
+            number,
+            age,
+            process: process.clone(),
+            since: now,
+            waits: true,
+            seen: now,
+            spent,
+        });
         true
+    }
+
+    /// Its process has all that it waited for.
+    fn served(&mut self, number: u32, now: Instant) {
+        if let Some(turn) = self.turns.iter_mut().find(|turn| turn.number == number) {
+            turn.waits = false;
+            turn.seen = now;
+        }
     }
 
     /// Ends those that nothing is done with.
@@ -303,7 +328,14 @@ mod tests {
             }
         }
 
+        /// A fault, and what it wants if it may.
         fn asks(&mut self, number: usize) -> bool {
+            let may_go = self.waits(number);
+            self.line.served(number as u32, self.now);
+            may_go
+        }
+
+        fn waits(&mut self, number: usize) -> bool {
             self.line.asks(number as u32, number as u64, &self.processes[number], self.now)
         }
 
@@ -387,6 +419,20 @@ mod tests {
             scene.pass(REST, &[0]);
             assert!(!scene.asks(1), "time");
         }
+    }
+
+    #[test]
+    fn who_waits_for_a_page_keeps_its_turn() {
+        let mut scene = Scene::new(1, 2);
+        assert!(scene.waits(0));
+        for _ in 0..20 {
+            scene.pass(REST, &[]);
+            assert!(!scene.asks(1));
+        }
+        scene.line.served(0, scene.now);
+        scene.pass(REST, &[]);
+        assert!(scene.asks(1));
+        assert_eq!(scene.line.ended_early, 1);
     }
 
     #[test]
