@@ -80,3 +80,23 @@ all_of(count, work)
     let Some(done) = same_as_alone("processes_that_wait_for_each_other_go_on", script) else { return };
     assert!(done.number("turns_waited_for") > 0, "{}", done.stats);
 }
+
+/// As before, but who waits does so in a loop, and looks like one that works.
+#[test]
+fn processes_that_meet_in_loops_go_on() {
+    let script = "
+import mmap
+count = 3 * len(os.sched_getaffinity(0))
+meeting = memoryview(mmap.mmap(-1, 8 * count)).cast('Q')
+def work(number):
+    data, total = fill(number), 0
+    for times in range(1, 101):
+        total += sum(touch(data) for _ in range(300))
+        meeting[number] = times
+        while min(meeting) < times: pass
+    return '%d %d' % (total, sum(data))
+all_of(count, work)
+";
+    let Some(done) = same_as_alone("processes_that_meet_in_loops_go_on", script) else { return };
+    assert!(done.number("turns_waited_for") > 0, "{}", done.stats);
+}

@@ -1,12 +1,12 @@
 //! Whether programs thrash, and so are to bring pages in by turns (`turns.rs`).
 //!
 //! They do where more processes bring pages in than there are CPUs, and more of them wait for pages, at any time, than half as many as there are
-//! CPUs; and more than one, since processes that work one after the other never do so. Where turns end early again and again, since who
+//! CPUs; and more than one, since processes that work one after the other never do so. Where much of the turns' time is lost, since who
 //! has one waits for somebody who has none, they do harm, and are not tried again soon. Every now and then turns are left out, to see
 //! whether they are needed still.
 //!
 //! What it trades: a third of a second before turns begin, and where they do harm; and as much now and then without. What it can never do: tell a
-//! process that works from one that waits in a loop.
+//! process that has all it wants from one that waits in a loop; both need no turn.
 
 use std::time::Duration;
 
@@ -22,8 +22,9 @@ const MOST_REST: Duration = Duration::from_secs(64);
 /// How many processes must wait for pages at any time, for each CPU and at least.
 const WAIT_EACH: f64 = 0.5;
 const WAIT_LEAST: f64 = 1.0;
-/// So many turns of each CPU end early in a second where they do harm: an eighth of the time is lost by it then.
-const EARLY: f64 = 25.0;
+/// Where turns do harm, at least this part of their time is lost. It was 0.55 to 0.9 where processes waited for each other, asleep or in loops, and at most
+/// 0.09 where they did not (compilers, random access).
+const LOST: f64 = 0.3;
 
 /// What was seen so far, at some time.
 #[derive(Clone, Copy, Default)]
@@ -32,8 +33,8 @@ pub(crate) struct Seen {
     pub(crate) at: Duration,
     /// What faults of all memories waited to be served; not for turns.
     pub(crate) waited: Duration,
-    /// Turns that ended since nothing was done with them.
-    pub(crate) ended_early: u64,
+    /// Of the turns' time, what was lost before they ended since nothing was brought in with them.
+    pub(crate) lost: Duration,
     /// Times that somebody had to wait for a turn.
     pub(crate) waits: u64,
 }
@@ -82,8 +83,8 @@ impl Thrashing {
                 (thrash && now.at >= self.not_before).then_some(now.at)
             }
             Some(since) => {
-                let early = now.ended_early.saturating_sub(from.ended_early);
-                let does_harm = early as f64 > EARLY * self.cpus * past.as_secs_f64();
+                let lost = now.lost.saturating_sub(from.lost);
+                let does_harm = lost.as_secs_f64() > LOST * self.cpus * past.as_secs_f64();
                 let is_over = now.at.saturating_sub(since) >= self.spell;
                 if does_harm {
                     self.rest = (self.rest * 2).clamp(LEAST_REST, MOST_REST);
@@ -110,9 +111,10 @@ mod tests {
         thrashing: Thrashing,
         now: Seen,
         wanting: usize,
-        /// How many wait for pages at any time, without turns; what happens in a second, with them.
+        /// How many wait for pages at any time, without turns; with them, how many turns are lost at any time, and what happens in a
+        /// second.
         waiting: f64,
-        early: f64,
+        lost: f64,
         waits: u64,
         turns: bool,
     }
@@ -124,7 +126,7 @@ mod tests {
                 now: Seen::default(),
                 wanting: 8,
                 waiting: 3.0,
-                early: 5.0,
+                lost: 0.1,
                 waits: 20,
                 turns: false,
             }
@@ -132,13 +134,12 @@ mod tests {
 
         /// The part of so much time in which there were turns.
         fn runs(&mut self, seconds: u32) -> f64 {
-            let (steps, mut with, mut early) = (seconds * 20, 0, 0.0);
+            let (steps, mut with) = (seconds * 20, 0);
             for _ in 0..steps {
                 self.now.at += STEP;
                 if self.turns {
                     with += 1;
-                    early += self.early / 20.0;
-                    self.now.ended_early = early as u64;
+                    self.now.lost += STEP.mul_f64(self.lost);
                     self.now.waits += self.waits / 20;
                 } else {
                     self.now.waited += STEP.mul_f64(self.waiting);
@@ -162,10 +163,10 @@ mod tests {
     #[test]
     fn where_they_do_harm_they_become_rare() {
         let mut scene = Scene::new();
-        scene.early = 100.0;
+        scene.lost = 1.2;
         scene.runs(200);
         assert!(scene.runs(1000) < 0.01);
-        scene.early = 0.0;
+        scene.lost = 0.0;
         scene.runs(100);
         assert!(scene.runs(100) > 0.9, "they do none any more");
     }
