@@ -54,6 +54,7 @@ macro_rules! cases {
 
 cases! {
     threads_that_read_write_give_up_unmap_and_protect "churn",
+    processes_that_are_stopped_and_killed_while_all_want_memory "crowd",
     threads_that_read_on_where_others_give_up_and_move "runs",
     threads_that_read_backwards_where_others_give_up_and_move "blocks",
     system_calls_on_buffers_that_are_out "calls",

@@ -206,6 +206,116 @@ fn churn() {
     });
 }
 
+/// Processes of a crowd, and what each of them has.
+const CROWD: usize = 8;
+const OF_EACH: usize = 24;
+
+/// More processes than CPUs, each with memory that it reads, writes, gives up, moves and forks at random, under a thousand signals a second, while they are
+/// stopped, continued and killed.
+fn crowd() {
+    let begin = |number: usize| {
+        // SAFETY: one thread of ours; the child does what it could do without a fork.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            one_of_a_crowd(number);
+            // SAFETY: the end of the child.
+            unsafe { libc::_exit(0) };
+        }
+        child
+    };
+    // SAFETY: a signal to a child that has not been waited for.
+    let tell = |child: i32, signal: i32| ok(unsafe { libc::kill(child, signal) }, "kill");
+    let mut children: Vec<i32> = (0..CROWD).map(begin).collect();
+    let mut state = 7;
+    while !children.is_empty() {
+        let stopped = children[random(&mut state, children.len())];
+        tell(stopped, libc::SIGSTOP);
+        let lost = begin(children.len());
+        std::thread::sleep(Duration::from_millis(60));
+        tell(lost, libc::SIGKILL);
+        assert_eq!(wait_for(lost), libc::SIGKILL, "it can have done nothing else yet");
+        tell(stopped, libc::SIGCONT);
+        std::thread::sleep(Duration::from_millis(40));
+        children.retain(|child| {
+            let mut status = 0;
+            // SAFETY: writes a status.
+            let is_over = unsafe { libc::waitpid(*child, &raw mut status, libc::WNOHANG) } == *child;
+            assert_eq!(status, 0, "child {child}");
+            !is_over
+        });
+    }
+}
+
+fn one_of_a_crowd(number: usize) {
+    // SAFETY: the handler lives as long as the process.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        ok(libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()), "sigaction");
+        let each = libc::timeval { tv_sec: 0, tv_usec: 1000 };
+        let timer = libc::itimerval { it_interval: each, it_value: each };
+        ok(libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()), "setitimer");
+    }
+    let mut parts: Vec<(Memory, Vec<u64>)> = (0..OF_EACH)
+        .map(|_| {
+            let memory = Memory::new(1);
+            let versions = vec![1; memory.pages];
+            memory.fill_all(1);
+            (memory, versions)
+        })
+        .collect();
+    let mut state = number as u64;
+    for step in 2..20_000 {
+        let part = random(&mut state, parts.len());
+        let (memory, versions) = &mut parts[part];
+        let page = random(&mut state, memory.pages);
+        memory.check(page, versions[page]);
+        match random(&mut state, 2000) {
+            0..700 => {
+                versions[page] = step;
+                memory.fill(page, step);
+            }
+            700..740 => {
+                let pages = 1 + random(&mut state, (memory.pages - page).min(PART));
+                // SAFETY: pages of this process.
+                ok(
+                    unsafe { libc::madvise(memory.address(page), pages * PAGE, libc::MADV_DONTNEED) },
+                    "madvise",
+                );
+                versions[page..page + pages].fill(0);
+            }
+            740..750 => {
+                let place = map(memory.pages, libc::PROT_NONE, PRIVATE);
+                // SAFETY: the old addresses are used no more; the place was made for it.
+                let base = unsafe {
+                    let (len, flags) = (memory.pages * PAGE, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED);
+                    libc::mremap(memory.address(0), len, len, flags, place.as_ptr())
+                };
+                assert_ne!(base, libc::MAP_FAILED, "move: {}", std::io::Error::last_os_error());
+                memory.base = place;
+            }
+            750..752 => {
+                // SAFETY: one thread of ours; the child does nothing that is not safe after a fork.
+                let child = unsafe { libc::fork() };
+                assert!(child >= 0);
+                if child == 0 {
+                    versions.iter().enumerate().for_each(|(page, version)| memory.check(page, *version));
+                    // SAFETY: the end of the child.
+                    unsafe { libc::_exit(0) };
+                }
+                assert_eq!(wait_for(child), 0, "the child");
+            }
+            _ => {}
+        }
+    }
+    for (memory, versions) in &parts {
+        versions.iter().enumerate().for_each(|(page, version)| memory.check(page, *version));
+    }
+    assert!(HANDLED.load(SeqCst) > 20, "{} signals", HANDLED.load(SeqCst));
+}
+
 /// Pages that are changed, given up and moved as one.
 const PART: usize = 32;
 
@@ -1416,8 +1526,9 @@ fn over() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 38] = [
+    let cases: [(&str, fn()); 39] = [
         ("churn", churn),
+        ("crowd", crowd),
         ("runs", runs),
         ("blocks", blocks),
         ("calls", calls),
