@@ -3,13 +3,18 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 /// Why a task failed.
 pub type Why = String;
 
-/// The root of the source tree.
+/// The root of the source tree: Cargo's word for this run comes before the one at the build, since trees may share a target directory.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        PathBuf::from(own).parent().map_or_else(|| ".".into(), Path::to_owned)
+    });
+    &ROOT
 }
 
 /// Where Cargo puts what it builds.
