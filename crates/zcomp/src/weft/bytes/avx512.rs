@@ -49,9 +49,7 @@ pub(super) fn compare(work: &mut Work, page: &Page) {
         for (number, like) in [first, second, group].into_iter().enumerate() {
             let there = _mm512_cmple_epi64_mask(like, end);
             let none = _mm512_xor_si512(these, _mm512_set1_epi8(-1));
-            // SAFETY: where there is a bit in `there`, `like` is at most `end`, 8 bytes before the group's first, and none of the
-            // three is negative, so that its eight bytes are of the page.
-            let likes = unsafe { _mm512_mask_i64gather_epi64::<1>(none, there, like, page.as_ptr().cast()) };
+            let likes = _mm512_mask_mov_epi64(none, there, bytes_at(page, like));
             *from_mut(&mut work.differing[1 + number], at) =
                 _mm512_cmpneq_epi8_mask(these, likes).to_le_bytes();
             let back = _mm512_cvtepi64_epi16(_mm512_sub_epi64(now, like));
@@ -216,11 +214,10 @@ pub(super) fn decompress(pairs: &[u8; WORDS / 2], data: &[u8], page: &mut Page) 
             let near = _mm_mask_cmplt_epu16_mask(there, begin, _mm_set1_epi16(128));
             let bytes = _mm512_add_epi8(_mm512_shuffle_epi8(_mm512_cvtepu16_epi64(begin), lowest), eight);
             let likes = _mm512_maskz_mov_epi64(near, _mm512_permutex2var_epi8(last[0], bytes, last[1]));
-            // SAFETY: where there is a bit in `there`, `from` is below 8 * at - 7, so that its eight bytes are of the page.
-            let likes = unsafe {
-                let from = _mm512_cvtepu16_epi64(from);
-                _mm512_mask_i64gather_epi64::<1>(likes, there & !near, from, page.as_ptr().cast())
-            };
+            // Others would be waited for where they were just stored.
+            let distant = there & !near;
+            let places = _mm512_maskz_cvtepu16_epi64(distant, from);
+            let likes = _mm512_mask_mov_epi64(likes, distant, bytes_at(page, places));
             let kept = u64::from_le_bytes(*kept);
             let words = _mm512_mask_expand_epi8(likes, kept, load_some(literals));
             literals = literals.get(kept.count_ones() as usize..)?;

@@ -62,8 +62,7 @@ pub(super) fn compare_earlier(work: &mut Work, page: &Page, blocks: Range<usize>
         store_quarter(eight, _mm512_cvtepi64_epi16(pairs));
         for (back, differing) in backs.into_iter().zip(&mut work.differing[3..]) {
             let like = _mm512_max_epi64(_mm512_sub_epi64(before, back), _mm512_setzero_si512());
-            // SAFETY: `like` is from 0, as it was just made, to 510, since `before` is below WORDS - 1.
-            let likes = unsafe { _mm512_i64gather_epi64::<8>(like, page.as_ptr().cast()) };
+            let likes = words_at(page, like);
             *from_mut(differing, at) = _mm512_cmpneq_epi8_mask(these, likes).to_le_bytes();
         }
     }
@@ -191,17 +190,14 @@ pub(super) fn decompress(pairs: &[u8; WORDS / 2], data: &[u8], page: &mut Page) 
             let own = _mm512_mask_mov_epi8(_mm512_permutexvar_epi64(one, own), kept, own);
             let own = _mm512_mask_mov_epi8(_mm512_permutexvar_epi64(two, own), had_one, own);
             let own = _mm512_mask_mov_epi8(_mm512_permutexvar_epi64(four, own), had_two, own);
-            let at = 8 * (block * BLOCK + group * GROUP);
+            let at = block * BLOCK + group * GROUP;
             let near = _mm512_permutex2var_epi64(last[0], place, last[1]);
-            // SAFETY: a bit in `from_memory` says that its root is told by a word before the group, and no further before than
-            // there are words, or nothing had been made of the block; so the eight bytes are of the page.
-            let others = unsafe {
-                let first = page.as_ptr().wrapping_add(at).wrapping_sub(8 * 256);
-                let place = _mm512_and_si512(place, low);
-                _mm512_mask_i64gather_epi64::<8>(near, from_memory, place, first.cast())
-            };
+            let first = _mm512_set1_epi64(at as i64 - 256);
+            // Others are near, or of the group, and what was just stored there would be waited for.
+            let far = _mm512_maskz_mov_epi64(from_memory, _mm512_add_epi64(_mm512_and_si512(place, low), first));
+            let others = _mm512_mask_mov_epi64(near, from_memory, words_at(page, far));
             let words = _mm512_mask_mov_epi8(others, had_four, own);
-            store::<u8, 64>(from_mut(page, at), words);
+            store::<u8, 64>(from_mut(page, 8 * at), words);
             last = [last[1], words];
             [one, two, four, place] = [one, two, four, place].map(|each| _mm512_srli_epi64::<8>(each));
         }
