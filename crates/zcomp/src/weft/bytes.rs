@@ -83,8 +83,9 @@ struct Work {
     /// Bytes of each word, a bit each, that differ from zero, and from the three candidates: as far back as its first four bytes
     /// were found, as its last four were, and as the last four of the word before its group.
     differing: [[u8; WORDS]; 4],
-    /// How far back the candidates are.
+    /// How far back the candidates are, and where that is.
     back: [[u16; WORDS]; 3],
+    places: [[u16; WORDS]; 3],
     tags: [u8; WORDS / 2],
     groups: Groups,
     /// The low eight bits of distances, and the others.
@@ -102,6 +103,7 @@ impl Zero for Work {
         likes: [[0; 2]; WORDS],
         differing: [[0; WORDS]; 4],
         back: [[0; WORDS]; 3],
+        places: [[0; WORDS]; 3],
         tags: [0; WORDS / 2],
         groups: Groups::ZERO,
         distances: [[0; WORDS + SPARE]; 2],

@@ -131,6 +131,8 @@ struct Work {
     slots: [[u16; 2]; WORDS],
     /// Which word was last in each (modulo 256); then how far back it is, less one.
     earlier: [[u8; 2]; WORDS],
+    /// Their numbers.
+    likes: [[u16; WORDS]; 2],
     seen: [[u8; SLOTS]; 2],
     tags: [u8; WORDS / 2],
     groups: Groups,
@@ -145,6 +147,7 @@ impl Zero for Work {
         differing: [[0; WORDS]; 5],
         slots: [[0; 2]; WORDS],
         earlier: [[0; 2]; WORDS],
+        likes: [[0; WORDS]; 2],
         seen: [[0; SLOTS]; 2],
         tags: [0; WORDS / 2],
         groups: Groups::ZERO,

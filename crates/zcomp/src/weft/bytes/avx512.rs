@@ -25,35 +25,54 @@ pub(super) fn hash(work: &mut Work, page: &Page) {
 /// How far back the candidates are, and what differs from them.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn compare(work: &mut Work, page: &Page) {
-    let low = _mm512_set1_epi64((PAGE_SIZE - 1) as i64);
+    const HALF: usize = BLOCK / 2;
+    const BYTES: i16 = 8;
+    let numbers = _mm512_cvtepu8_epi16(load_half::<u8, HALF>(from(&NUMBERS, 0)));
+    let in_group = _mm512_and_si512(numbers, _mm512_set1_epi16(GROUP as i16 - 1));
+    // For each word the last one before its group: of the first group's, the last of the half before.
+    let before_group = _mm512_mask_sub_epi16(
+        _mm512_set1_epi16(HALF as i16 - 1),
+        !0 << GROUP,
+        _mm512_sub_epi16(numbers, in_group),
+        _mm512_set1_epi16(1 - HALF as i16),
+    );
+    let behind =
+        _mm512_mullo_epi16(_mm512_add_epi16(in_group, _mm512_set1_epi16(1)), _mm512_set1_epi16(BYTES));
     let mut last = _mm512_setzero_si512();
+    for at in (0..WORDS).step_by(HALF) {
+        let pairs = [0, HALF / 2].map(|more| load::<[u16; 2], { HALF / 2 }>(from(&work.likes, at + more)));
+        let low_halves =
+            |[one, other]: [__m512i; 2]| both(_mm512_cvtepi32_epi16(one), _mm512_cvtepi32_epi16(other));
+        let first = low_halves(pairs);
+        let second = low_halves(pairs.map(|pairs| _mm512_srli_epi32::<16>(pairs)));
+        // The last four bytes of a word begin so far behind its first.
+        let second = _mm512_subs_epu16(second, _mm512_set1_epi16(BYTES / 2));
+        // As far back as the last word before the group.
+        let group = _mm512_add_epi16(_mm512_permutex2var_epi16(last, before_group, second), behind);
+        last = second;
+        let now = _mm512_mullo_epi16(
+            _mm512_add_epi16(_mm512_set1_epi16(at as i16), numbers),
+            _mm512_set1_epi16(BYTES),
+        );
+        for (number, candidate) in [first, second, group].into_iter().enumerate() {
+            let back = _mm512_sub_epi16(now, candidate);
+            let place = _mm512_min_epu16(candidate, _mm512_set1_epi16(PAGE_SIZE as i16 - BYTES));
+            store::<u16, HALF>(from_mut(&mut work.back[number], at), back);
+            store::<u16, HALF>(from_mut(&mut work.places[number], at), place);
+        }
+    }
+    // Less far back is what the decoder has not yet made when it comes to the group; in the first group also what would be behind.
+    let least = _mm_setr_epi16(8, 16, 24, 32, 40, 48, 56, 64);
     for at in (0..WORDS).step_by(GROUP) {
         let these = load::<u8, 64>(from(page, 8 * at));
         *from_mut(&mut work.differing[0], at) = _mm512_test_epi8_mask(these, these).to_le_bytes();
-        let likes = _mm512_cvtepu32_epi64(load_half::<[u16; 2], GROUP>(from(&work.likes, at)));
-        let first = _mm512_and_si512(likes, low);
-        let second = _mm512_and_si512(_mm512_srli_epi64::<16>(likes), low);
-        let second = _mm512_max_epi64(_mm512_sub_epi64(second, _mm512_set1_epi64(4)), _mm512_setzero_si512());
-        // As far back as the last word before the group.
-        let group = _mm512_add_epi64(
-            _mm512_permutexvar_epi64(_mm512_set1_epi64(7), last),
-            _mm512_setr_epi64(8, 16, 24, 32, 40, 48, 56, 64),
-        );
-        last = second;
-        let now = _mm512_add_epi64(
-            _mm512_set1_epi64((8 * at) as i64),
-            _mm512_setr_epi64(0, 8, 16, 24, 32, 40, 48, 56),
-        );
-        // Farther on is what the decoder has not yet made when it comes to this group.
-        let end = _mm512_set1_epi64(8 * at as i64 - 8);
-        for (number, like) in [first, second, group].into_iter().enumerate() {
-            let there = _mm512_cmple_epi64_mask(like, end);
-            let none = _mm512_xor_si512(these, _mm512_set1_epi8(-1));
-            let likes = _mm512_mask_mov_epi64(none, there, bytes_at(page, like));
+        let none = _mm512_xor_si512(these, _mm512_set1_epi8(-1));
+        for number in 0..work.back.len() {
+            let there = _mm_cmpge_epi16_mask(load_quarter::<u16, GROUP>(from(&work.back[number], at)), least);
+            let places: &[u16; GROUP] = from(&work.places[number], at);
+            let likes = _mm512_mask_mov_epi64(none, there, bytes_at(page, places.map(usize::from)));
             *from_mut(&mut work.differing[1 + number], at) =
                 _mm512_cmpneq_epi8_mask(these, likes).to_le_bytes();
-            let back = _mm512_cvtepi64_epi16(_mm512_sub_epi64(now, like));
-            store_quarter::<u16, GROUP>(from_mut(&mut work.back[number], at), back);
         }
     }
 }
@@ -217,7 +236,7 @@ pub(super) fn decompress(pairs: &[u8; WORDS / 2], data: &[u8], page: &mut Page) 
             // Others would be waited for where they were just stored.
             let distant = there & !near;
             let places = _mm512_maskz_cvtepu16_epi64(distant, from);
-            let likes = _mm512_mask_mov_epi64(likes, distant, bytes_at(page, places));
+            let likes = _mm512_mask_mov_epi64(likes, distant, bytes_at(page, each(places)));
             let kept = u64::from_le_bytes(*kept);
             let words = _mm512_mask_expand_epi8(likes, kept, load_some(literals));
             literals = literals.get(kept.count_ones() as usize..)?;

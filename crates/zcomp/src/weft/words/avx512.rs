@@ -47,22 +47,27 @@ pub(super) fn compare_near(work: &mut Work, page: &Page, blocks: Range<usize>) {
 /// How far back the words are that were looked up, and what differs from them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn compare_earlier(work: &mut Work, page: &Page, blocks: Range<usize>) {
-    let low = _mm512_set1_epi64(0xff);
-    for at in (blocks.start * BLOCK..blocks.end * BLOCK).step_by(GROUP) {
-        let these = load::<u8, 64>(from(page, 8 * at));
-        let before = _mm512_add_epi64(
-            _mm512_set1_epi64(at.cast_signed() as i64),
-            _mm512_setr_epi64(-1, 0, 1, 2, 3, 4, 5, 6),
+    let words = blocks.start * BLOCK..blocks.end * BLOCK;
+    let low = _mm512_set1_epi16(0xff);
+    for at in words.clone().step_by(BLOCK / 2) {
+        let before = _mm512_add_epi16(
+            _mm512_set1_epi16(at.cast_signed() as i16 - 1),
+            _mm512_cvtepu8_epi16(load_half::<u8, { BLOCK / 2 }>(from(&NUMBERS, 0))),
         );
-        let eight: &mut [[u8; 2]; GROUP] = from_mut(&mut work.earlier, at);
-        let was = _mm512_cvtepu16_epi64(load_quarter(eight));
-        let backs = [was, _mm512_srli_epi64::<8>(was)]
-            .map(|was| _mm512_and_si512(_mm512_sub_epi64(before, was), low));
-        let pairs = _mm512_or_si512(backs[0], _mm512_slli_epi64::<8>(backs[1]));
-        store_quarter(eight, _mm512_cvtepi64_epi16(pairs));
-        for (back, differing) in backs.into_iter().zip(&mut work.differing[3..]) {
-            let like = _mm512_max_epi64(_mm512_sub_epi64(before, back), _mm512_setzero_si512());
-            let likes = words_at(page, like);
+        let pairs: &mut [[u8; 2]; BLOCK / 2] = from_mut(&mut work.earlier, at);
+        let was = load(pairs);
+        let backs = [was, _mm512_srli_epi16::<8>(was)]
+            .map(|was| _mm512_and_si512(_mm512_sub_epi16(before, was), low));
+        store(pairs, _mm512_or_si512(backs[0], _mm512_slli_epi16::<8>(backs[1])));
+        for (back, likes) in backs.into_iter().zip(&mut work.likes) {
+            let like = _mm512_max_epi16(_mm512_sub_epi16(before, back), _mm512_setzero_si512());
+            store::<u16, { BLOCK / 2 }>(from_mut(likes, at), like);
+        }
+    }
+    for at in words.step_by(GROUP) {
+        let these = load::<u8, 64>(from(page, 8 * at));
+        for (likes, differing) in work.likes.iter().zip(&mut work.differing[3..]) {
+            let likes = words_at(page, from::<u16, GROUP>(likes, at).map(usize::from));
             *from_mut(differing, at) = _mm512_cmpneq_epi8_mask(these, likes).to_le_bytes();
         }
     }
@@ -194,8 +199,9 @@ pub(super) fn decompress(pairs: &[u8; WORDS / 2], data: &[u8], page: &mut Page) 
             let near = _mm512_permutex2var_epi64(last[0], place, last[1]);
             let first = _mm512_set1_epi64(at as i64 - 256);
             // Others are near, or of the group, and what was just stored there would be waited for.
-            let far = _mm512_maskz_mov_epi64(from_memory, _mm512_add_epi64(_mm512_and_si512(place, low), first));
-            let others = _mm512_mask_mov_epi64(near, from_memory, words_at(page, far));
+            let far =
+                _mm512_maskz_mov_epi64(from_memory, _mm512_add_epi64(_mm512_and_si512(place, low), first));
+            let others = _mm512_mask_mov_epi64(near, from_memory, words_at(page, each(far)));
             let words = _mm512_mask_mov_epi8(others, had_four, own);
             store::<u8, 64>(from_mut(page, 8 * at), words);
             last = [last[1], words];
