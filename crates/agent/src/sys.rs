@@ -50,9 +50,13 @@ pub const fn iowr<T>(kind: u32, number: u32) -> u32 {
 
 /// Ends the whole process, now.
 pub fn kill_own_process() -> ! {
+    /// What a shell makes of a process that was killed.
+    const KILLED: usize = 128 + linux_raw_sys::general::SIGKILL as usize;
     loop {
         let pid = plain(nr::__NR_getpid, [0; 3]).unwrap_or(0);
         let _ = plain(nr::__NR_kill, [pid, linux_raw_sys::general::SIGKILL as usize, 0]);
+        // The first process of a pid namespace does not hear its own signals, and who restricts itself may not send any.
+        let _ = plain(nr::__NR_exit_group, [KILLED, 0, 0]);
     }
 }
 
