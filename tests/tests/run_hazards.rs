@@ -62,6 +62,8 @@ cases! {
     fixed_buffers_of_io_uring "fixed",
     content_given_up_is_gone "given-up",
     moved_grown_and_shrunk_memory "moved",
+    memory_that_moves_to_where_other_has_just_left "chase",
+    threads_whose_memory_moves_to_wherever_there_is_room "jostle",
     locked_and_shared_memory_is_left_alone "kept",
     signals_on_a_stack_that_is_out "signals",
     thousands_of_mappings "mappings",

@@ -324,6 +324,10 @@ impl Shared {
             Some(false) => self.forget(inner, start, end),
             None => return false,
         }
+        if !inner.events_wait {
+            // All has been heard.
+            self.release_older(inner.overtaken.settle());
+        }
         if memory.uffd.register(start, end).is_err() {
             // Not for us: special memory, or another userfaultfd has it, or it is gone already.
             return false;

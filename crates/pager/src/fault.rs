@@ -16,6 +16,7 @@ use zswap::{Keep, LoadError, PAGE_SIZE, Source};
 use crate::Shared;
 use crate::beside::Beside;
 use crate::memory::{Inner, Memory};
+use crate::overtaken::Older;
 use crate::stream::WINDOW;
 use crate::table::{Page, State, address_of, page_of};
 use crate::turns::{ASK_AGAIN, Allowance};
@@ -100,6 +101,8 @@ pub(crate) struct Server {
     allowance: Allowance,
     /// What waits now need not wait for a turn any more.
     may_go: bool,
+    /// Something older than what was heard is still to be heard.
+    is_unsettled: bool,
     /// Of who waits for what is served now.
     wake: Wake,
 }
@@ -116,6 +119,7 @@ impl Server {
             without_room: 0,
             allowance: Allowance::new(),
             may_go: false,
+            is_unsettled: false,
             wake: Wake::Now,
         }
     }
@@ -134,7 +138,7 @@ impl Server {
             // An event that makes a fault wait is over when the thread that caused it ran on; it has been woken.
             let pause = if waits_for_turn { ASK_AGAIN } else { EVENT_PAUSE };
             let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) };
-            let limit = if self.waiting.is_empty() { look } else { Some(&pause) };
+            let limit = if self.waiting.is_empty() && !self.is_unsettled { look } else { Some(&pause) };
             // A thread that was woken on this CPU has run meanwhile, and its next fault is there.
             let has_waited = std::mem::take(&mut has_woken);
             let polled = if has_waited { Ok(1) } else { poll(&mut fds, limit) };
@@ -147,6 +151,7 @@ impl Server {
                 return;
             }
             let mut inner = memory.inner.lock();
+            self.settle_overtaken(&mut inner);
             let mut messages = std::mem::take(&mut self.messages);
             let mut unread = false;
             loop {
@@ -190,6 +195,8 @@ impl Server {
                     }
                 }
             }
+            self.settle_overtaken(&mut inner);
+            self.is_unsettled = !inner.overtaken.is_empty();
             if unread {
                 MutexGuard::unlocked(&mut inner, || std::thread::sleep(UNREAD_PAUSE));
             }
@@ -485,8 +492,12 @@ impl Server {
                 self.mark_removed(inner, start, end);
             }
             Message::Unmap { start, end } => {
-                self.shared.forget(inner, start, end);
-                inner.cut_region(start, end);
+                let (parts, older) = inner.overtaken.unmapped(start..end);
+                self.shared.release_older(older);
+                for part in parts {
+                    self.shared.forget(inner, part.start, part.end);
+                    inner.cut_region(part.start, part.end);
+                }
             }
         }
     }
@@ -517,8 +528,31 @@ impl Server {
     }
 
     fn remap(&self, inner: &mut Inner, from: u64, to: u64, len: u64) {
+        if from == to {
+            return;
+        }
         let mut moved = Vec::new();
-        inner.table.take(page_of(from), page_of(from + len), |page, state| moved.push((page, state)));
+        let (parts, older) = inner.overtaken.moved(from..from + len);
+        for pages in older.into_iter().filter_map(|older| older.pages) {
+            inner.resident += pages.iter().filter(|(_, state)| matches!(state, State::Resident(_))).count();
+            moved.extend(pages);
+        }
+        for part in parts {
+            inner.table.take(page_of(part.start), page_of(part.end), |page, state| moved.push((page, state)));
+            inner.cut_region(part.start, part.end);
+        }
+        // That it is unmapped is said apart; or it stays, with MREMAP_DONTUNMAP, and nothing more is said.
+        inner.overtaken.left(from..from + len);
+        // What is known of the new place has been unmapped or moved before, which is not heard of yet.
+        for place in inner.registered(to, to + len) {
+            let mut replaced = Vec::new();
+            let (first, end) = (page_of(place.start), page_of(place.end));
+            inner.table.take(first, end, |page, state| replaced.push((page, state)));
+            let resident = replaced.iter().filter(|(_, state)| matches!(state, State::Resident(_))).count();
+            inner.resident = inner.resident.saturating_sub(resident);
+            inner.overtaken.replaced(place, replaced);
+        }
+        self.shared.forget(inner, to, to + len);
         let mut books = self.shared.books.lock();
         for (page, state) in moved {
             let page = page - page_of(from) + page_of(to);
@@ -529,9 +563,15 @@ impl Server {
             inner.table.set(page, state);
         }
         drop(books);
-        // Where it was is unmapped, and said so apart; or stays, with MREMAP_DONTUNMAP, empty and no more registered.
-        inner.cut_region(from, from + len);
         inner.add_region(to, to + len);
+    }
+
+    /// Lets go of what was only kept until all has been heard, if it has.
+    fn settle_overtaken(&self, inner: &mut Inner) {
+        if !inner.overtaken.is_empty() && self.memory.uffd.is_registered(self.memory.probe).is_some() {
+            let older = inner.overtaken.settle();
+            self.shared.release_older(older);
+        }
     }
 
     /// What a child that was forked just now finds empty, and what it may not have at all, if anything is out that it could be given. The event
@@ -611,6 +651,13 @@ impl Shared {
             _ => {}
         });
         inner.resident = inner.resident.saturating_sub(resident);
+        self.release_all(&slots);
+    }
+
+    /// What was at a place before something else was, and is nobody's any more.
+    pub(crate) fn release_older(&self, older: Vec<Older>) {
+        let states = older.into_iter().filter_map(|older| older.pages).flatten().map(|(_, state)| state);
+        let slots: Vec<_> = states.filter_map(State::slot).collect();
         self.release_all(&slots);
     }
 

@@ -35,6 +35,7 @@ mod fault;
 mod kept;
 mod link;
 mod memory;
+mod overtaken;
 mod own_code;
 pub mod policy;
 mod pool_size;

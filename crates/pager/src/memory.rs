@@ -7,6 +7,7 @@
 //! Lock order: [`Hands`] (of one memory), then its [`Inner`], then the books, the line for turns, or the batch that is being stored.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use rustix::fd::OwnedFd;
 use crate::around::Around;
 use crate::batch::Batch;
 use crate::link::Hands;
+use crate::overtaken::Overtaken;
 use crate::proc::{Mapping, Proc};
 use crate::stream::Streams;
 use crate::table::{Page, Table};
@@ -68,6 +70,8 @@ pub(crate) struct Inner {
     pub(crate) around: Around,
     /// Pages in the state Resident.
     pub(crate) resident: usize,
+    /// What was heard of before something older was.
+    pub(crate) overtaken: Overtaken,
     /// An event was read and waits for the batch to end: no other may begin.
     pub(crate) events_wait: bool,
     /// Pages found present before this are not taken for resident: one of them may be about to be dropped.
@@ -114,6 +118,14 @@ impl Inner {
         }
     }
 
+    /// The parts of a range that are registered.
+    pub(crate) fn registered(&self, start: u64, end: u64) -> Vec<Range<u64>> {
+        let first = self.regions.range(..=start).next_back().map_or(start, |(&other, _)| other);
+        let regions = self.regions.range(first..end);
+        let parts = regions.map(|(&other, &other_end)| other.max(start)..other_end.min(end));
+        parts.filter(|part| !part.is_empty()).collect()
+    }
+
     /// Calls `each` with the parts of a range that are not registered.
     pub(crate) fn unregistered(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
         let mut gaps = Vec::new();
@@ -145,6 +157,8 @@ mod tests {
         assert_eq!(inner.regions, BTreeMap::from([(10, 25), (30, 40)]));
         assert_eq!(inner.unregistered(0, 50), [(0, 10), (25, 30), (40, 50)]);
         assert_eq!(inner.unregistered(12, 32), [(25, 30)]);
+        assert_eq!(inner.registered(12, 32), [12..25, 30..32]);
+        assert_eq!(inner.registered(25, 30), []);
         assert_eq!(inner.unregistered(12, 20), []);
         inner.cut_region(15, 35);
         assert_eq!(inner.regions, BTreeMap::from([(10, 15), (35, 40)]));

@@ -34,6 +34,14 @@ pub enum State {
 }
 
 impl State {
+    /// The slot that it is in.
+    pub(crate) fn slot(self) -> Option<u32> {
+        match self {
+            State::Slot(slot) => Some(slot),
+            _ => None,
+        }
+    }
+
     fn pack(self) -> u32 {
         match self {
             State::Unknown => 0,

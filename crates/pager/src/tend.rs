@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use parking_lot::MutexGuard;
+
 use crate::Shared;
 use crate::discover::REMOVAL;
 use crate::kept::remember_wiped;
 use crate::link::Stage;
 use crate::memory::Memory;
-use crate::table::State;
 use crate::thrashing::Thrashing;
 
 /// Between two rounds.
@@ -94,16 +95,18 @@ impl Shared {
     fn end(&self, memory: &Memory) {
         let mut slots = Vec::new();
         let mut inner = memory.inner.lock();
+        inner.draining = true;
         while inner.batch.is_some() {
             memory.settled.wait(&mut inner);
         }
-        inner.draining = true;
-        inner.table.take(0, u64::MAX, |_, state| {
-            if let State::Slot(slot) = state {
-                slots.push(slot);
-            }
-        });
+        // A fork that waited for the batch is still to be applied: the child is to have the slots.
+        while inner.events_wait {
+            MutexGuard::unlocked(&mut inner, || std::thread::sleep(Duration::from_micros(20)));
+        }
+        inner.table.take(0, u64::MAX, |_, state| slots.extend(state.slot()));
+        let older = inner.overtaken.settle();
         drop(inner);
+        self.release_older(older);
         self.release_all(&slots);
         self.books.lock().leave(memory.number);
         memory.tell_end();

@@ -92,6 +92,14 @@ impl Memory {
         }
     }
 
+    /// Moves it to another place, which is given up for it.
+    fn move_to(&self, place: &Memory) {
+        let (flags, len) = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, self.pages * PAGE);
+        // SAFETY: memory and place are the callers' own, who use the old address no more.
+        let moved = unsafe { libc::mremap(self.address(0), len, len, flags, place.address(0)) };
+        assert_eq!(moved, place.address(0), "{}", std::io::Error::last_os_error());
+    }
+
     #[expect(clippy::mut_from_ref, reason = "it is the mapping that is lent, not the value that names it")]
     fn bytes(&self, page: usize, len: usize) -> &mut [u8] {
         assert!(page * PAGE + len <= self.pages * PAGE);
@@ -800,6 +808,82 @@ fn wander(over: &AtomicBool) {
         std::thread::sleep(Duration::from_millis(1));
     }
     Memory { base: here, pages }.check_all(7);
+}
+
+/// Memory that moves to where other memory has just left, by another thread: what was there and what is there now must not be
+/// taken for one another, in whatever order that is heard of.
+fn chase() {
+    let ballast = Ballast::new();
+    let [mut first, mut second] = [1, 1].map(Memory::new);
+    for round in 1..16 {
+        first.fill_all(round);
+        second.fill_all(round + 100);
+        ballast.sweep();
+        let place = |base| Memory { base, pages: first.pages };
+        let (left, free) =
+            (place(first.base), place(map(first.pages, libc::PROT_NONE, PRIVATE | libc::MAP_NORESERVE)));
+        std::thread::scope(|scope| {
+            let follower = scope.spawn(|| {
+                let begun = Instant::now();
+                // SAFETY: nothing is done to memory but to ask whether it is there.
+                while unsafe { libc::mincore(left.address(0), PAGE, [0u8; 1].as_mut_ptr()) } == 0 {
+                    assert!(begun.elapsed() < Duration::from_secs(10), "it does not move");
+                }
+                second.move_to(&left);
+            });
+            first.move_to(&free);
+            follower.join().expect("it moves");
+        });
+        (first, second) = (free, left);
+        first.check_all(round);
+        second.check_all(round + 100);
+    }
+}
+
+/// Threads whose memory grows and shrinks and moves to wherever there is room, which is where others' has just been.
+fn jostle() {
+    const THREADS: u64 = 8;
+    const STEPS: u64 = 150;
+    const MOST: usize = 64;
+    let ballast = Ballast::new();
+    let left = AtomicUsize::new(THREADS as usize);
+    std::thread::scope(|scope| {
+        for number in 1..=THREADS {
+            let left = &left;
+            scope.spawn(move || {
+                let mut state = number;
+                let mut memory = Memory { base: map(MOST, READ_WRITE, PRIVATE), pages: MOST };
+                for step in 1..=STEPS {
+                    let version = step << 4 | number;
+                    memory.fill_all(version);
+                    std::thread::sleep(Duration::from_millis(random(&mut state, 64) as u64));
+                    for _ in 0..random(&mut state, 3) {
+                        let pages = 1 + random(&mut state, MOST);
+                        let (from, len) = (memory.address(0), memory.pages * PAGE);
+                        // SAFETY: the memory is this thread's own.
+                        let to = unsafe { libc::mremap(from, len, pages * PAGE, libc::MREMAP_MAYMOVE) };
+                        assert_ne!(to, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+                        let kept = memory.pages.min(pages);
+                        memory = Memory { base: NonNull::new(to.cast()).expect("not null"), pages };
+                        (0..kept).for_each(|page| memory.check(page, version));
+                        (kept..pages).for_each(|page| memory.check_zero(page));
+                        memory.fill_all(version);
+                    }
+                    if random(&mut state, 4) == 0 {
+                        let pages = 1 + random(&mut state, MOST);
+                        // SAFETY: as above, and it is used no more.
+                        ok(unsafe { libc::munmap(memory.address(0), memory.pages * PAGE) }, "munmap");
+                        memory = Memory { base: map(pages, READ_WRITE, PRIVATE), pages };
+                        (0..pages).for_each(|page| memory.check_zero(page));
+                    }
+                }
+                left.fetch_sub(1, SeqCst);
+            });
+        }
+        while left.load(SeqCst) > 0 {
+            ballast.sweep();
+        }
+    });
 }
 
 /// The part of [`left`] that forks.
@@ -1526,8 +1610,10 @@ fn over() {
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let cases: [(&str, fn()); 39] = [
+    let cases: [(&str, fn()); 41] = [
         ("churn", churn),
+        ("chase", chase),
+        ("jostle", jostle),
         ("crowd", crowd),
         ("runs", runs),
         ("blocks", blocks),
